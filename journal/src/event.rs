@@ -1,0 +1,246 @@
+//! What is written in a journal: one event a line.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::digest::Digest;
+use crate::ids::{AgentName, BranchId, EpisodeId, RunId, TaskName};
+use crate::observation::{BudgetKind, Observation, ValidationScore};
+use crate::score::Metric;
+
+/// The version of the journal's lines that this code writes.
+pub const VERSION: u32 = 1;
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The format's version.
+    pub v: u32,
+    /// Counts lines from 0 within the journal.
+    pub seq: u64,
+    /// The branch that the event belongs to.
+    pub branch: BranchId,
+    /// When it was written.
+    pub t: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The limits of an episode; absent ones are unlimited.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budgets {
+    /// Steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Wall-clock seconds since the reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_s: Option<f64>,
+    /// Seconds of command time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_s: Option<f64>,
+    /// Model tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// US dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
+}
+
+/// How an episode ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EpisodeStatus {
+    /// The submission was graded.
+    Graded,
+    /// There was no submission to grade.
+    NoSubmission,
+    /// The submission could not be accepted: its shape, size or content is at fault.
+    Rejected,
+    /// The grader failed; this says nothing about the submission.
+    GradingError,
+    /// The agent failed.
+    AgentError,
+    /// The sandbox or the engine failed.
+    SandboxError,
+    /// Somebody stopped the run; resuming it runs the episode again.
+    Cancelled,
+}
+
+impl EpisodeStatus {
+    /// Returns the status in the words of the journal and of the tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Graded => "graded",
+            Self::NoSubmission => "no_submission",
+            Self::Rejected => "rejected",
+            Self::GradingError => "grading_error",
+            Self::AgentError => "agent_error",
+            Self::SandboxError => "sandbox_error",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Tells whether `run resume` leaves the episode as it is: the agent had its fair chance.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Cancelled | Self::SandboxError | Self::GradingError)
+    }
+}
+
+/// What happened, as it is written before the agent sees its effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The episode's facts, before its sandbox exists.
+    EpisodeStarted(Box<EpisodeStarted>),
+    /// The sandbox is there and the agent sees its first observation.
+    Reset {
+        /// The engine's id of the sandbox.
+        sandbox: String,
+        /// How the sandbox is isolated, as the backend reports it.
+        isolation: serde_json::Value,
+        /// The first observation.
+        observation: Observation,
+    },
+    /// The agent chose an action; written before it is carried out.
+    Action {
+        /// Counts steps from 1.
+        step: u64,
+        /// The action.
+        action: Action,
+    },
+    /// The action's outcome; written before the agent sees it.
+    Step {
+        /// Counts steps from 1.
+        step: u64,
+        /// What the agent sees.
+        observation: Observation,
+        /// The step's reward.
+        reward: f64,
+        /// The episode ended by a submission.
+        terminated: bool,
+        /// The episode ended by a budget.
+        truncated: bool,
+        /// The budget that is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetKind>,
+    },
+    /// A submission was scored on the validation split.
+    Validated {
+        /// Counts validations from 1.
+        attempt: u64,
+        /// The score; absent when the submission was rejected.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        score: Option<ValidationScore>,
+        /// Why the submission was rejected.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rejection: Option<String>,
+    },
+    /// The agent says what it is doing.
+    Note {
+        /// The phase in one or two words, as progress lines show it.
+        phase: String,
+        /// More, for people.
+        text: String,
+        /// Structured details: candidates, scores, choices.
+        #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+        data: serde_json::Value,
+    },
+    /// The submission was copied out of the sandbox, which is gone now.
+    Submitted {
+        /// Path below the episode's directory and digest of each file.
+        files: BTreeMap<String, Digest>,
+    },
+    /// The grader scored the submission on the hidden data.
+    Graded {
+        /// All that the grader reported.
+        metrics: BTreeMap<String, f64>,
+        /// The primary metric's raw score.
+        raw: f64,
+        /// 0 at the baseline, 1 at the reference.
+        normalised: f64,
+        /// Seconds the grading took.
+        duration_s: f64,
+    },
+    /// The episode is over; the last event of a journal.
+    EpisodeEnded {
+        /// How.
+        status: EpisodeStatus,
+        /// Why, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The sum of all rewards: the final normalised score, 0 without one.
+        reward: f64,
+        /// The budget that ended it, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        truncated: Option<BudgetKind>,
+        /// Wall-clock seconds from the reset to the submission.
+        wall_s: f64,
+        /// Seconds of command time.
+        compute_s: f64,
+        /// Model tokens.
+        tokens: u64,
+        /// US dollars.
+        usd: f64,
+    },
+    /// An event of a newer version, kept in reading and left out of every fold.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The facts of an episode that do not change while it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeStarted {
+    /// The run.
+    pub run: RunId,
+    /// The episode.
+    pub episode: EpisodeId,
+    /// Counts attempts at this episode from 1.
+    pub attempt: u32,
+    /// The suite's name.
+    pub suite: String,
+    /// The task.
+    pub task: TaskName,
+    /// The digest of the task's directory.
+    pub task_digest: Digest,
+    /// The agent.
+    pub agent: AgentName,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The model behind the agent, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// The limits.
+    pub budgets: Budgets,
+    /// Validations allowed.
+    pub validations: u64,
+    /// The primary metric.
+    pub metric: Metric,
+    /// The sandbox image's name.
+    pub image: String,
+    /// The digest of the image's content.
+    pub image_digest: String,
+    /// The sandbox backend's name.
+    pub backend: String,
+    /// The version of mlgym.
+    pub version: String,
+}
+
+impl Event {
+    /// Tells whether the journal is synced to disk at this event.
+    pub fn is_milestone(&self) -> bool {
+        matches!(
+            self,
+            Self::EpisodeStarted(_)
+                | Self::Validated { .. }
+                | Self::Submitted { .. }
+                | Self::Graded { .. }
+                | Self::EpisodeEnded { .. }
+        )
+    }
+}

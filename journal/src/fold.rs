@@ -1,0 +1,154 @@
+//! The one fold over an episode's events: live progress, `run show` and the leaderboard row all come from it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::event::{Envelope, EpisodeStarted, EpisodeStatus, Event};
+use crate::observation::{BudgetKind, Remaining};
+use crate::record::EpisodeRecord;
+
+/// How an episode stands after the events applied so far.
+#[derive(Debug, Clone, Default)]
+pub struct EpisodeView {
+    /// The facts of its start.
+    pub started: Option<EpisodeStarted>,
+    /// When the first event was written.
+    pub started_at: Option<Timestamp>,
+    /// When the last event was written.
+    pub last_at: Option<Timestamp>,
+    /// When the agent saw its first observation.
+    pub reset_at: Option<Timestamp>,
+    /// The sandbox's id, from its reset on.
+    pub sandbox: Option<String>,
+    /// The phase that the agent says it is in.
+    pub phase: Option<String>,
+    /// The last action's kind.
+    pub action: Option<&'static str>,
+    /// Steps taken.
+    pub steps: u64,
+    /// Validations used.
+    pub validations: u64,
+    /// The best validated normalised score.
+    pub best_validated: Option<f64>,
+    /// What was left of the budgets after the last step.
+    pub remaining: Remaining,
+    /// The submission's files, once they are copied out.
+    pub submission: Option<BTreeMap<String, crate::digest::Digest>>,
+    /// The grader's report.
+    pub metrics: BTreeMap<String, f64>,
+    /// The raw score on the hidden data.
+    pub raw: Option<f64>,
+    /// 0 at the baseline, 1 at the reference.
+    pub normalised: Option<f64>,
+    /// How it ended, once it has.
+    pub end: Option<End>,
+}
+
+/// How an episode ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// The status.
+    pub status: EpisodeStatus,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// The budget that ended it.
+    pub truncated: Option<BudgetKind>,
+    /// The sum of all rewards.
+    pub reward: f64,
+    /// Wall-clock seconds from the reset to the submission.
+    pub wall_s: f64,
+    /// Seconds of command time.
+    pub compute_s: f64,
+    /// Model tokens.
+    pub tokens: u64,
+    /// US dollars.
+    pub usd: f64,
+}
+
+impl EpisodeView {
+    /// Folds a whole stream.
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a Envelope>) -> Self {
+        let mut view = Self::default();
+        for envelope in events {
+            view.apply(envelope);
+        }
+        view
+    }
+
+    /// Takes one more event into account.
+    pub fn apply(&mut self, envelope: &Envelope) {
+        self.started_at.get_or_insert(envelope.t);
+        self.last_at = Some(envelope.t);
+        match &envelope.event {
+            Event::EpisodeStarted(started) => self.started = Some((**started).clone()),
+            Event::Reset { sandbox, observation, .. } => {
+                self.sandbox = Some(sandbox.clone());
+                self.reset_at = Some(envelope.t);
+                self.remaining = observation.remaining.clone();
+            }
+            Event::Action { step, action } => {
+                self.steps = *step;
+                self.action = Some(action.kind());
+            }
+            Event::Step { step, observation, .. } => {
+                self.steps = *step;
+                self.remaining = observation.remaining.clone();
+            }
+            Event::Validated { attempt, score, .. } => {
+                self.validations = *attempt;
+                let score = score.as_ref().map(|score| score.normalised);
+                self.best_validated = match (self.best_validated, score) {
+                    (Some(best), Some(score)) => Some(best.max(score)),
+                    (best, score) => score.or(best),
+                };
+            }
+            Event::Note { phase, .. } => self.phase = Some(phase.clone()),
+            Event::Submitted { files } => {
+                self.submission = Some(files.clone());
+                self.phase = Some("grade".to_owned());
+            }
+            Event::Graded { metrics, raw, normalised, .. } => {
+                self.metrics.clone_from(metrics);
+                self.raw = Some(*raw);
+                self.normalised = Some(*normalised);
+            }
+            Event::EpisodeEnded { status, reason, reward, truncated, wall_s, compute_s, tokens, usd } => {
+                self.end = Some(End {
+                    status: *status,
+                    reason: reason.clone(),
+                    truncated: *truncated,
+                    reward: *reward,
+                    wall_s: *wall_s,
+                    compute_s: *compute_s,
+                    tokens: *tokens,
+                    usd: *usd,
+                });
+            }
+            Event::Unknown => {}
+        }
+    }
+
+    /// Returns the leaderboard row, once the episode is over.
+    pub fn record(&self) -> Option<EpisodeRecord> {
+        let end = self.end.clone()?;
+        Some(EpisodeRecord {
+            started: self.started.clone()?,
+            started_at: self.started_at?,
+            ended_at: self.last_at?,
+            status: end.status,
+            reason: end.reason,
+            truncated: end.truncated,
+            raw: self.raw,
+            normalised: self.normalised,
+            metrics: self.metrics.clone(),
+            best_validated: self.best_validated,
+            reward: end.reward,
+            steps: self.steps,
+            wall_s: end.wall_s,
+            compute_s: end.compute_s,
+            tokens: end.tokens,
+            usd: end.usd,
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! The vocabulary of a run and the file it is written to.
+//!
+//! This crate holds what every other room speaks about: ids, actions, observations, scores, events, the
+//! append-only journal of an episode, and the folds that turn events into views and leaderboard rows.
+//! It knows no async runtime, no network, no container engine and no database.
+
+pub mod action;
+pub mod blob;
+pub mod digest;
+pub mod event;
+pub mod fold;
+pub mod home;
+pub mod ids;
+pub mod log;
+pub mod observation;
+pub mod record;
+pub mod run;
+pub mod score;
+
+pub use action::{Action, LineRange};
+pub use digest::Digest;
+pub use event::{Budgets, Envelope, EpisodeStatus, Event};
+pub use fold::EpisodeView;
+pub use home::Home;
+pub use ids::{AgentName, BranchId, EpisodeId, IdError, RunId, TaskName};
+pub use log::{JournalError, JournalReader, JournalWriter};
+pub use observation::{BudgetKind, Job, JobState, Observation, Remaining, Text, ValidationScore};
+pub use record::EpisodeRecord;
+pub use run::{EpisodePlan, RunManifest};
+pub use score::{Goal, Metric};

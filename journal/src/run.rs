@@ -1,0 +1,214 @@
+//! The plan of a run, written before its first episode starts, and the lock of the process that runs it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::event::Budgets;
+use crate::home::Home;
+use crate::ids::{AgentName, EpisodeId, RunId, TaskName};
+
+/// One episode that a run is to have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpisodePlan {
+    /// Its id within the run.
+    pub episode: EpisodeId,
+    /// The task.
+    pub task: TaskName,
+    /// The task's directory on this machine.
+    pub task_dir: PathBuf,
+    /// The digest of the task's directory when the run was planned.
+    pub task_digest: Digest,
+    /// The agent.
+    pub agent: AgentName,
+    /// The seed.
+    pub seed: u64,
+    /// The limits: the task's, as the user changed them.
+    pub budgets: Budgets,
+}
+
+/// All that is needed to finish a run in another process: `runs/<run>/run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunManifest {
+    /// The format's version.
+    pub v: u32,
+    /// The run.
+    pub run: RunId,
+    /// When it was planned.
+    pub created: Timestamp,
+    /// The version of mlgym that planned it.
+    pub version: String,
+    /// The suite's name.
+    pub suite: String,
+    /// Episodes at once.
+    pub parallel: usize,
+    /// The episodes, in the order they are started.
+    pub episodes: Vec<EpisodePlan>,
+}
+
+/// Says what went wrong with a run's directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no such run.
+    #[error("find the run {run} in {}", runs.display())]
+    Unknown {
+        /// What was asked for.
+        run: RunId,
+        /// Where it was looked for.
+        runs: PathBuf,
+    },
+    /// Another process runs it.
+    #[error("run {run}: another mlgym process is running it")]
+    Busy {
+        /// The run.
+        run: RunId,
+    },
+    /// The file system refused.
+    #[error("{verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is damaged or of another version.
+    #[error("read the run's manifest {}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl RunManifest {
+    /// Writes the manifest, whole or not at all.
+    pub fn save(&self, home: &Home) -> Result<(), RunError> {
+        let directory = home.run(&self.run);
+        let path = directory.join("run.json");
+        let io = |verb| {
+            let path = path.clone();
+            move |source| RunError::Io { verb, path, source }
+        };
+        fs::create_dir_all(&directory).map_err(io("make the directory of"))?;
+        let mut file = tempfile::NamedTempFile::new_in(&directory).map_err(io("write"))?;
+        serde_json::to_writer_pretty(&mut file, self)
+            .map_err(|source| RunError::Manifest { path: path.clone(), source })?;
+        file.write_all(b"\n").map_err(io("write"))?;
+        file.as_file().sync_all().map_err(io("sync"))?;
+        file.persist(&path).map_err(|error| io("write")(error.error))?;
+        Ok(())
+    }
+
+    /// Reads the manifest of a run.
+    pub fn load(home: &Home, run: &RunId) -> Result<Self, RunError> {
+        let path = home.run(run).join("run.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(RunError::Unknown { run: run.clone(), runs: home.runs() });
+            }
+            Err(source) => return Err(RunError::Io { verb: "read", path, source }),
+        };
+        serde_json::from_slice(&text).map_err(|source| RunError::Manifest { path, source })
+    }
+
+    /// Lists the runs of a home, oldest first; directories without a manifest are passed over.
+    pub fn list(home: &Home) -> Result<Vec<RunId>, RunError> {
+        let runs = home.runs();
+        let io = |source| RunError::Io { verb: "list", path: runs.clone(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&runs).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let run = name.to_str().and_then(|name| RunId::new(name).ok());
+            found.extend(run.filter(|_| entry.path().join("run.json").is_file()));
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Proves that a live process runs a run; the kernel lets go of it when that process dies.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the run's lock, or says who has it.
+    pub fn take(home: &Home, run: &RunId) -> Result<Self, RunError> {
+        match try_lock(&home.run(run).join("run.lock"))? {
+            Some(file) => Ok(Self { _file: file }),
+            None => Err(RunError::Busy { run: run.clone() }),
+        }
+    }
+
+    /// Tells whether a live process holds the run's lock.
+    pub fn is_held(home: &Home, run: &RunId) -> Result<bool, RunError> {
+        let path = home.run(run).join("run.lock");
+        Ok(path.exists() && try_lock(&path)?.is_none())
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<File>, RunError> {
+    let io = |verb| move |source| RunError::Io { verb, path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(io("make the directory of"))?;
+    }
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = open.map_err(io("open the lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(io("take the lock")(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_belongs_to_one_live_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        let run = RunId::new("r").unwrap();
+        assert!(!RunLock::is_held(&home, &run).unwrap());
+        let lock = RunLock::take(&home, &run).unwrap();
+        assert!(RunLock::is_held(&home, &run).unwrap());
+        assert!(matches!(RunLock::take(&home, &run), Err(RunError::Busy { .. })));
+        drop(lock);
+        assert!(!RunLock::is_held(&home, &run).unwrap());
+    }
+
+    #[test]
+    fn a_manifest_comes_back_and_is_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        let manifest = RunManifest {
+            v: 1,
+            run: RunId::new("20260101-000000-0000").unwrap(),
+            created: Timestamp::UNIX_EPOCH,
+            version: "0.1.0".into(),
+            suite: "starter".into(),
+            parallel: 2,
+            episodes: Vec::new(),
+        };
+        manifest.save(&home).unwrap();
+        assert_eq!(RunManifest::load(&home, &manifest.run).unwrap(), manifest);
+        assert_eq!(RunManifest::list(&home).unwrap(), std::slice::from_ref(&manifest.run));
+        assert!(matches!(
+            RunManifest::load(&home, &RunId::new("other").unwrap()),
+            Err(RunError::Unknown { .. })
+        ));
+    }
+}
