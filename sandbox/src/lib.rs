@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Containers that a program of unknown intent can be let loose in, and the images they start from.
+//!
+//! A [`Backend`] makes a [`Sandbox`] from a [`SandboxSpec`]; both the spec and the sandbox's id are plain data,
+//! so another process can find, re-attach or remove it. This crate is the only one that knows the container
+//! engine's client. It knows nothing of tasks, agents, scores or journals.
+
+pub mod backend;
+pub mod capture;
+pub mod docker;
+pub mod image;
+pub mod spec;
+pub mod transfer;
+
+pub use backend::{Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary};
+pub use capture::{Captured, CaptureLimits};
+pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, User};
+pub use transfer::{FileSource, TransferCaps, TransferError, Transferred};

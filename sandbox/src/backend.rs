@@ -1,0 +1,156 @@
+//! The two traits of the crate: where sandboxes come from, and what can be done with one.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::spec::{Command, CommandOutput, SandboxId, SandboxSpec};
+use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+
+/// Says what went wrong with a sandbox; stops the episode, is never the agent's to read.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// No engine answers.
+    #[error("reach the container engine at {address}: {hint}")]
+    NoEngine {
+        /// The socket or URL.
+        address: String,
+        /// What to do about it.
+        hint: String,
+        /// What the client said.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The engine refused a request.
+    #[error("{verb} a sandbox")]
+    Engine {
+        /// What was tried.
+        verb: &'static str,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The sandbox is gone or does not answer any more.
+    #[error("use the sandbox {id}: {reason}")]
+    Lost {
+        /// Which.
+        id: SandboxId,
+        /// What is known about it.
+        reason: String,
+    },
+    /// Files could not be moved in or out.
+    #[error("transfer files")]
+    Transfer(#[from] TransferError),
+    /// Somebody cancelled.
+    #[error("go on: cancelled")]
+    Cancelled,
+}
+
+/// What the engine and its host can do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// The engine's name and version.
+    pub version: String,
+    /// The API version in use.
+    pub api_version: String,
+    /// The storage driver.
+    pub storage_driver: String,
+    /// Whether the storage driver enforces a disk quota.
+    pub disk_quota: bool,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    /// Processor cores.
+    pub cpus: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
+
+/// A sandbox as `list` finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSummary {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where sandboxes come from.
+#[async_trait]
+pub trait Backend: Debug + Send + Sync {
+    /// The backend's name, as journals record it.
+    fn name(&self) -> &'static str;
+
+    /// Asks the engine what it can do.
+    async fn facts(&self) -> Result<EngineFacts, SandboxError>;
+
+    /// Makes a sandbox and starts its shell.
+    async fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError>;
+
+    /// Lists the sandboxes that carry all these labels, running or not.
+    async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<SandboxSummary>, SandboxError>;
+
+    /// Removes a sandbox with all that runs in it; one that is gone already is no error.
+    async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError>;
+}
+
+/// One container with one shell, whose directory, variables and functions persist from command to command.
+///
+/// Dropping a sandbox hands its id to the backend's reaper; `destroy` removes it at once.
+#[async_trait]
+pub trait Sandbox: Debug + Send + Sync {
+    /// Its id.
+    fn id(&self) -> &SandboxId;
+
+    /// Says how it is isolated in fact (network, capabilities, limits, whether the disk limit is a quota or
+    /// watched), for the journal.
+    fn isolation(&self) -> serde_json::Value;
+
+    /// Runs a command in the shell. When `cancel` fires, the command's process tree is killed and the output so
+    /// far comes back as interrupted. One command at a time.
+    async fn shell(&mut self, command: &Command, cancel: &CancellationToken) -> Result<CommandOutput, SandboxError>;
+
+    /// Starts a command beside the shell, with the shell's directory and exported variables, and names it.
+    async fn spawn(&mut self, script: &str) -> Result<String, SandboxError>;
+
+    /// Waits for a spawned command to end, at most so long; `None` while it runs, and for ever after the same
+    /// answer once it has ended. Output comes with the answer that ends it, else what there is so far.
+    async fn wait(&mut self, job: &str, timeout: Duration) -> Result<JobReport, SandboxError>;
+
+    /// Kills a spawned command and all its processes.
+    async fn interrupt(&mut self, job: &str) -> Result<JobReport, SandboxError>;
+
+    /// Puts files below a directory, owned by the sandbox's user.
+    async fn put(&mut self, target: &str, source: FileSource) -> Result<(), SandboxError>;
+
+    /// Copies one file or directory out to a path on the host: regular files and directories only, within the
+    /// caps, never through a link.
+    async fn get(&mut self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError>;
+
+    /// Kills everything in it and removes it.
+    async fn destroy(self: Box<Self>) -> Result<(), SandboxError>;
+}
+
+/// How a spawned command stands.
+#[derive(Debug)]
+pub enum JobReport {
+    /// There is no job of this name.
+    Unknown,
+    /// It runs; the output is what there is so far.
+    Running(CommandOutputSoFar),
+    /// It ended.
+    Ended(CommandOutput),
+}
+
+/// The output of a job that still runs.
+#[derive(Debug)]
+pub struct CommandOutputSoFar {
+    /// Standard output.
+    pub stdout: crate::capture::Captured,
+    /// Standard error.
+    pub stderr: crate::capture::Captured,
+}

@@ -1,0 +1,1 @@
+//! Images: built when their inputs changed, found when they did not.
