@@ -112,7 +112,11 @@ pub trait Sandbox: Debug + Send + Sync {
 
     /// Runs a command in the shell. When `cancel` fires, the command's process tree is killed and the output so
     /// far comes back as interrupted. One command at a time.
-    async fn shell(&mut self, command: &Command, cancel: &CancellationToken) -> Result<CommandOutput, SandboxError>;
+    async fn shell(
+        &mut self,
+        command: &Command,
+        cancel: &CancellationToken,
+    ) -> Result<CommandOutput, SandboxError>;
 
     /// Starts a command beside the shell, with the shell's directory and exported variables, and names it.
     async fn spawn(&mut self, script: &str) -> Result<String, SandboxError>;
@@ -129,7 +133,12 @@ pub trait Sandbox: Debug + Send + Sync {
 
     /// Copies one file or directory out to a path on the host: regular files and directories only, within the
     /// caps, never through a link.
-    async fn get(&mut self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError>;
+    async fn get(
+        &mut self,
+        path: &str,
+        target: &Path,
+        caps: TransferCaps,
+    ) -> Result<Transferred, SandboxError>;
 
     /// Kills everything in it and removes it.
     async fn destroy(self: Box<Self>) -> Result<(), SandboxError>;

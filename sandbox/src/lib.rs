@@ -11,7 +11,9 @@ pub mod image;
 pub mod spec;
 pub mod transfer;
 
-pub use backend::{Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary};
-pub use capture::{Captured, CaptureLimits};
+pub use backend::{
+    Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary,
+};
+pub use capture::{CaptureLimits, Captured};
 pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, User};
 pub use transfer::{FileSource, TransferCaps, TransferError, Transferred};

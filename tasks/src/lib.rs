@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Tasks: their specification, their data and their grading.
+//!
+//! A task is a directory in Harbor's layout. This crate reads it, prepares its data in a sandbox, and scores a
+//! submission in a fresh one. It knows nothing of agents, episodes or models, and prints nothing.
+
+pub mod error;
+pub mod grade;
+pub mod prepare;
+pub mod spec;
+pub mod suite;
+
+pub use error::{Location, TaskError};
+pub use grade::{Grade, GradeError, GradeRequest, Grader};
+pub use prepare::{DataCache, PrepareError, PreparedData};
+pub use spec::{ImageSource, Split, Task, Validation};
+pub use suite::{Suite, SuiteError};

@@ -1,0 +1,152 @@
+//! The contract of agents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mlgym_journal::{Action, AgentName, JournalError, Observation};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::environment::{Environment, EnvironmentError};
+use crate::recorder::Recorder;
+
+/// Says why an agent gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The environment failed or was stopped.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The task lacks what this agent needs.
+    #[error("run the agent {agent} on {task}: {reason}")]
+    Unsuitable {
+        /// The agent.
+        agent: String,
+        /// The task.
+        task: String,
+        /// What is lacking.
+        reason: String,
+    },
+    /// A step that had to succeed did not.
+    #[error("{what}\n{output}")]
+    Failed {
+        /// What the agent was about to do.
+        what: String,
+        /// What it saw instead.
+        output: String,
+    },
+    /// Its notes could not be written.
+    #[error("write a note")]
+    Note(#[from] JournalError),
+}
+
+/// What an agent is given beside the environment: its only sources of chance and time.
+#[derive(Debug)]
+pub struct Context {
+    /// The episode's seed.
+    pub seed: u64,
+    /// Random numbers that depend on the seed alone.
+    pub rng: ChaCha8Rng,
+    /// Fires when the run is stopped.
+    pub cancel: CancellationToken,
+    recorder: Recorder,
+    started: Instant,
+}
+
+impl Context {
+    /// Makes the context of one episode.
+    pub fn new(seed: u64, recorder: Recorder, cancel: CancellationToken) -> Self {
+        Self { seed, rng: ChaCha8Rng::seed_from_u64(seed), cancel, recorder, started: Instant::now() }
+    }
+
+    /// Tells how long the agent has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Says what the agent is doing, for the progress line and the journal.
+    pub fn note(&self, phase: &str, text: impl Into<String>) -> Result<(), AgentError> {
+        self.note_with(phase, text, serde_json::Value::Null)
+    }
+
+    /// Says what the agent is doing, with details that programs can read.
+    pub fn note_with(
+        &self,
+        phase: &str,
+        text: impl Into<String>,
+        data: serde_json::Value,
+    ) -> Result<(), AgentError> {
+        Ok(self.recorder.note(phase, text.into(), data)?)
+    }
+}
+
+/// Something that acts in an environment until the episode is over.
+///
+/// It is a deterministic function of its seed and of what it observes: no clock and no random numbers but the
+/// context's. It calls `reset` once, with the context's seed. Returning before a submission leaves the episode
+/// without one, unless a budget has ended it.
+#[async_trait]
+pub trait Agent: Send {
+    /// The version recorded with its episodes.
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    /// Runs one episode.
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError>;
+}
+
+/// Makes a fresh agent for every episode.
+pub trait AgentFactory: Send + Sync {
+    /// Makes the agent of this name; `None` when there is none.
+    fn create(&self, name: &AgentName) -> Option<Box<dyn Agent>>;
+}
+
+impl<F: Fn(&AgentName) -> Option<Box<dyn Agent>> + Send + Sync> AgentFactory for F {
+    fn create(&self, name: &AgentName) -> Option<Box<dyn Agent>> {
+        self(name)
+    }
+}
+
+impl std::fmt::Debug for dyn AgentFactory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AgentFactory")
+    }
+}
+
+/// An agent that chooses its next action from the last observation alone.
+pub trait Policy: Send {
+    /// Chooses the next action.
+    fn act(&mut self, observation: &Observation) -> Action;
+}
+
+/// Runs a [`Policy`] as an [`Agent`]: reset, then act until the episode is over.
+#[derive(Debug)]
+pub struct PolicyAgent<P>(pub P);
+
+#[async_trait]
+impl<P: Policy> Agent for PolicyAgent<P> {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (mut observation, _) = environment.reset(context.seed).await?;
+        loop {
+            let transition = environment.step(self.0.act(&observation)).await?;
+            if transition.is_over() {
+                return Ok(());
+            }
+            observation = transition.observation;
+        }
+    }
+}
+
+/// Shares a factory between episodes.
+pub type SharedFactory = Arc<dyn AgentFactory>;

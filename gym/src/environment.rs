@@ -1,0 +1,78 @@
+//! What an agent acts on.
+
+use async_trait::async_trait;
+use mlgym_journal::{Action, JournalError, Observation};
+use mlgym_sandbox::SandboxError;
+use mlgym_tasks::{GradeError, Task};
+
+/// What a reset or a step says beside the observation; for people and statistics, not for the agent's choice.
+pub type Info = serde_json::Map<String, serde_json::Value>;
+
+/// What a step leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// What the agent sees.
+    pub observation: Observation,
+    /// The step's reward; an episode's rewards sum to its final normalised score.
+    pub reward: f64,
+    /// The episode ended by a submission.
+    pub terminated: bool,
+    /// The episode ended by a budget.
+    pub truncated: bool,
+    /// More, for people.
+    pub info: Info,
+}
+
+impl Transition {
+    /// Tells whether the episode is over.
+    pub fn is_over(&self) -> bool {
+        self.terminated || self.truncated
+    }
+}
+
+/// Says why a step or a reset did not happen. What an agent did wrong is not here: that is in its observation.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// There was no reset.
+    #[error("step before the first reset")]
+    NotReset,
+    /// The episode is over.
+    #[error("step after the end of the episode")]
+    Over,
+    /// Somebody stopped the run.
+    #[error("go on: the run was stopped")]
+    Cancelled,
+    /// The sandbox failed.
+    #[error("use the episode's sandbox")]
+    Sandbox(#[from] SandboxError),
+    /// The grader failed.
+    #[error("grade the submission")]
+    Grade(#[from] GradeError),
+    /// The journal could not be written.
+    #[error("record the episode")]
+    Journal(#[from] JournalError),
+    /// The host's file system refused.
+    #[error("{verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// An episode as an agent sees it, with Gymnasium's meaning of reset and step.
+#[async_trait]
+pub trait Environment: Send {
+    /// The task: its instruction, directories, metric and limits.
+    fn task(&self) -> &Task;
+
+    /// Starts the episode and returns the first observation, whose `stdout` is the task's instruction.
+    async fn reset(&mut self, seed: u64) -> Result<(Observation, Info), EnvironmentError>;
+
+    /// Carries out an action. What is wrong with the action itself is said in the observation's `error`.
+    async fn step(&mut self, action: Action) -> Result<Transition, EnvironmentError>;
+}

@@ -1,0 +1,58 @@
+//! The one way into an episode's journal, which whoever watches the run hears too.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use mlgym_journal::{BranchId, Envelope, EpisodeId, Event, JournalError, JournalWriter};
+use tokio::sync::mpsc;
+
+/// An event of one of a run's episodes, as watchers receive it.
+#[derive(Debug, Clone)]
+pub struct RunEvent {
+    /// The episode.
+    pub episode: EpisodeId,
+    /// The journal's line.
+    pub envelope: Envelope,
+}
+
+/// Appends events to the episode's journal and passes them on. Clones write to the same journal.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    episode: EpisodeId,
+    journal: Arc<Mutex<JournalWriter>>,
+    watchers: Option<mpsc::UnboundedSender<RunEvent>>,
+}
+
+impl Recorder {
+    /// Takes the journal's writer and, where somebody watches, the channel to them.
+    pub fn new(
+        episode: EpisodeId,
+        journal: JournalWriter,
+        watchers: Option<mpsc::UnboundedSender<RunEvent>>,
+    ) -> Self {
+        Self { episode, journal: Arc::new(Mutex::new(journal)), watchers }
+    }
+
+    /// Writes an event; it is in the journal when this returns.
+    pub fn record(&self, event: Event) -> Result<(), JournalError> {
+        let envelope = {
+            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            journal.append(BranchId::default(), Timestamp::now(), event)?
+        };
+        if let Some(watchers) = &self.watchers {
+            // A watcher that went away must not stop the episode.
+            let _ = watchers.send(RunEvent { episode: self.episode.clone(), envelope });
+        }
+        Ok(())
+    }
+
+    /// Writes what the agent says it is doing.
+    pub fn note(&self, phase: &str, text: String, data: serde_json::Value) -> Result<(), JournalError> {
+        self.record(Event::Note { phase: phase.to_owned(), text, data })
+    }
+
+    /// Forces the journal to disk.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).sync()
+    }
+}

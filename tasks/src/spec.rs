@@ -1,0 +1,121 @@
+//! A task as the rest of the workspace sees it: checked and complete.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mlgym_journal::{Budgets, Digest, Metric, TaskName};
+use mlgym_sandbox::Limits;
+
+/// The part of the hidden data that a submission is scored on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The agent may have its submission scored on it a limited number of times.
+    Validation,
+    /// The final score; nobody sees it before the end.
+    Test,
+}
+
+impl Split {
+    /// The word that the grader finds in `MLGYM_SPLIT`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// How often the agent may validate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Validation {
+    /// The number of times; 0 when the task has no validation split.
+    pub limit: u64,
+}
+
+/// Where a task's image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// One of ours, by its name (`base`, `ml`, `torch`).
+    Builtin(String),
+    /// A reference that the engine has or can pull.
+    Reference(String),
+    /// A directory with a Dockerfile.
+    Dockerfile(PathBuf),
+}
+
+/// A task, checked and complete.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its name, as in `mlgym/digits`.
+    pub name: TaskName,
+    /// Its version, as its author counts.
+    pub version: String,
+    /// One line about it.
+    pub description: String,
+    /// Its keywords.
+    pub keywords: Vec<String>,
+    /// The kind of work, as in `tabular-classification`.
+    pub area: String,
+    /// The data's licence.
+    pub license: String,
+    /// Where the data comes from.
+    pub source: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The digest of all files of the directory.
+    pub digest: Digest,
+    /// What the agent is told.
+    pub instruction: String,
+    /// Its image.
+    pub image: ImageSource,
+    /// What the agent's sandbox may use.
+    pub limits: Limits,
+    /// Graphics processors it asks for.
+    pub gpus: u32,
+    /// The agent's working directory.
+    pub workdir: String,
+    /// The agent's environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The limits of an episode.
+    pub budgets: Budgets,
+    /// The default time limit of a shell action.
+    pub command_timeout: Duration,
+    /// The seeds that an evaluation uses unless it is told others.
+    pub seeds: Vec<u64>,
+    /// The primary metric.
+    pub metric: Metric,
+    /// Further metrics that the grader reports.
+    pub other_metrics: Vec<Metric>,
+    /// The submission's absolute path in the sandbox, a file or a directory.
+    pub submission: String,
+    /// How often the agent may validate.
+    pub validation: Validation,
+    /// The script that prepares the data, relative to `dir`.
+    pub prepare: Option<PathBuf>,
+    /// The command that makes the baseline's submission, run in `workdir`.
+    pub baseline: Option<String>,
+    /// The grader's time limit.
+    pub grader_timeout: Duration,
+    /// The grader's environment variables.
+    pub grader_env: BTreeMap<String, String>,
+    /// The reference solution's environment variables.
+    pub solution_env: BTreeMap<String, String>,
+}
+
+impl Task {
+    /// The starter files, if there are any: copied into the working directory.
+    pub fn starter_dir(&self) -> PathBuf {
+        self.dir.join("environment/workspace")
+    }
+
+    /// The reference solution's directory.
+    pub fn solution_dir(&self) -> PathBuf {
+        self.dir.join("solution")
+    }
+
+    /// The grader's directory.
+    pub fn tests_dir(&self) -> PathBuf {
+        self.dir.join("tests")
+    }
+}
