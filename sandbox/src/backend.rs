@@ -96,13 +96,16 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Removes a sandbox with all that runs in it; one that is gone already is no error.
     async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError>;
+
+    /// Removes the sandboxes that were dropped without `destroy`.
+    async fn sweep(&self) -> Result<(), SandboxError>;
 }
 
 /// One container with one shell, whose directory, variables and functions persist from command to command.
 ///
-/// Dropping a sandbox hands its id to the backend's reaper; `destroy` removes it at once.
+/// Dropping a sandbox hands its id to the backend's next [`Backend::sweep`]; `destroy` removes it at once.
 #[async_trait]
-pub trait Sandbox: Debug + Send + Sync {
+pub trait Sandbox: Debug + Send {
     /// Its id.
     fn id(&self) -> &SandboxId;
 
@@ -139,6 +142,9 @@ pub trait Sandbox: Debug + Send + Sync {
         target: &Path,
         caps: TransferCaps,
     ) -> Result<Transferred, SandboxError>;
+
+    /// Kills every process in it for good; its files can still be copied out.
+    async fn halt(&mut self) -> Result<(), SandboxError>;
 
     /// Kills everything in it and removes it.
     async fn destroy(self: Box<Self>) -> Result<(), SandboxError>;

@@ -105,6 +105,12 @@ impl Capture {
         self.captured
     }
 
+    /// Returns a copy of what was captured, once nothing more will come; the temporary file is shared.
+    pub fn whole(&self) -> Captured {
+        let spool = self.captured.spool.as_ref().and_then(|file| file.try_clone().ok());
+        Captured { spool, ..self.so_far() }
+    }
+
     /// Returns a copy of what was captured so far, without the temporary file.
     pub fn so_far(&self) -> Captured {
         let out = &self.captured;

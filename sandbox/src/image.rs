@@ -1,1 +1,354 @@
 //! Images: built when their inputs changed, found when they did not.
+//!
+//! Our own images form a chain (`debian` ← `base` ← `prepare` ← `ml` ← `torch`) whose Dockerfiles this crate
+//! carries. Each is tagged `mlgym/<name>:<digest of its inputs and its parent's>`, so an unchanged input never
+//! rebuilds, and an old one is never taken for a new one.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bollard::errors::Error;
+use bollard::query_parameters::ListImagesOptionsBuilder;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::docker::DockerBackend;
+
+mod bootstrap;
+mod build;
+mod context;
+
+use context::Context;
+
+/// Our images, each with its parent; `debian` is the ground that no Dockerfile makes.
+const CHAIN: [(&str, &str); 4] =
+    [("base", "debian"), ("prepare", "base"), ("ml", "prepare"), ("torch", "ml")];
+
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedImage {
+    /// The name that people know it by, as in `mlgym/ml`.
+    pub name: String,
+    /// The reference to create sandboxes from.
+    pub reference: String,
+    /// The engine's digest of the image's content.
+    pub digest: String,
+}
+
+/// What is being done for an image, for whoever shows progress.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageProgress {
+    /// Work on an image begins.
+    Started {
+        /// The image.
+        image: String,
+        /// What is done: "pull", "bootstrap", "build", "wait for another mlgym".
+        work: String,
+    },
+    /// Step `step` of `steps` begins.
+    Step {
+        /// The image.
+        image: String,
+        /// Counts from 1.
+        step: u64,
+        /// Their number.
+        steps: u64,
+    },
+    /// A line of output.
+    Line {
+        /// The image.
+        image: String,
+        /// The line, without its end.
+        line: String,
+    },
+    /// Something people should know: a package that gets installed on the host, a fallback that is taken.
+    Notice {
+        /// The image.
+        image: String,
+        /// The notice.
+        text: String,
+    },
+    /// The image is there.
+    Finished {
+        /// The image.
+        image: String,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+/// Says why an image cannot be had; each of them is for the user to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no image of this name.
+    #[error("find the built-in image {name:?}{}", nearest.as_ref().map(|n| format!(": did you mean {n:?}?")).unwrap_or_default())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The known name that is most like it.
+        nearest: Option<String>,
+    },
+    /// Neither a pull nor a bootstrap gave the base.
+    #[error(
+        "make the Debian base image: {pull}; {bootstrap}\nto mend it, do one of these and run the command again:\n{commands}"
+    )]
+    NoBase {
+        /// Why the pull failed.
+        pull: String,
+        /// Why the bootstrap failed.
+        bootstrap: String,
+        /// Commands that would help.
+        commands: String,
+    },
+    /// A Dockerfile's build failed.
+    #[error("build the image {image}: {reason}\n{log}")]
+    Build {
+        /// The image.
+        image: String,
+        /// The engine's word.
+        reason: String,
+        /// The last lines of output.
+        log: String,
+    },
+    /// An image that a task names is neither here nor to be pulled.
+    #[error("pull the image {reference}: {reason}")]
+    Pull {
+        /// The reference.
+        reference: String,
+        /// The engine's word.
+        reason: String,
+    },
+    /// The engine failed.
+    #[error("{verb} an image")]
+    Engine {
+        /// What was tried.
+        verb: &'static str,
+        /// The engine's word.
+        #[source]
+        source: Error,
+    },
+    /// The host's file system failed.
+    #[error("{verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody cancelled.
+    #[error("go on with an image: cancelled")]
+    Cancelled,
+}
+
+/// Receives progress; called from the task that builds.
+pub type ProgressSink = Arc<dyn Fn(ImageProgress) + Send + Sync>;
+
+/// Makes and finds images on a Docker engine.
+#[derive(Clone)]
+pub struct ImageBuilder {
+    backend: DockerBackend,
+    lock: PathBuf,
+    progress: ProgressSink,
+    cancel: CancellationToken,
+}
+
+impl std::fmt::Debug for ImageBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageBuilder").field("lock", &self.lock).finish_non_exhaustive()
+    }
+}
+
+impl ImageBuilder {
+    /// Takes the engine, a directory for the lock that keeps two processes from building the same image twice, and
+    /// where progress goes.
+    pub fn new(
+        backend: &DockerBackend,
+        lock_dir: &Path,
+        progress: ProgressSink,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { backend: backend.clone(), lock: lock_dir.join("images.lock"), progress, cancel }
+    }
+
+    /// The names of our own images.
+    pub fn builtin_names() -> [&'static str; 4] {
+        CHAIN.map(|(name, _)| name)
+    }
+
+    /// Returns the tag that one of our images has with today's inputs.
+    pub fn builtin_reference(name: &str) -> Result<String, ImageError> {
+        Ok(format!("mlgym/{name}:{}", inputs_digest(name)?))
+    }
+
+    /// Returns one of our images, building it and what it stands on where they are missing.
+    pub async fn builtin(&self, name: &str) -> Result<ResolvedImage, ImageError> {
+        let reference = Self::builtin_reference(name)?;
+        if let Some(image) = self.find(name, &reference).await? {
+            return Ok(image);
+        }
+        let _lock = self.lock().await?;
+        self.make_chain(name).await
+    }
+
+    async fn make_chain(&self, name: &str) -> Result<ResolvedImage, ImageError> {
+        let end = CHAIN.iter().position(|(image, _)| *image == name).unwrap_or(0);
+        let mut parent = self.debian().await?;
+        for (image, _) in &CHAIN[..=end] {
+            let reference = Self::builtin_reference(image)?;
+            parent = match self.find(image, &reference).await? {
+                Some(found) => found,
+                None => {
+                    let context = Context::builtin(image, &parent.reference)?;
+                    self.build(image, &reference, context).await?
+                }
+            };
+        }
+        Ok(parent)
+    }
+
+    /// Returns the image that a task's Dockerfile makes, tagged by the digest of its directory.
+    pub async fn dockerfile(&self, directory: &Path) -> Result<ResolvedImage, ImageError> {
+        let context = Context::directory(directory)?;
+        let name = "task";
+        let reference = format!("mlgym/{name}:{}", context.digest());
+        if let Some(image) = self.find(name, &reference).await? {
+            return Ok(image);
+        }
+        let _lock = self.lock().await?;
+        self.build(name, &reference, context).await
+    }
+
+    /// Returns an image by an engine's reference, pulling it when it is missing.
+    pub async fn reference(&self, reference: &str) -> Result<ResolvedImage, ImageError> {
+        if let Some(image) = self.find(reference, reference).await? {
+            return Ok(image);
+        }
+        self.pull(reference, reference)
+            .await
+            .map_err(|reason| ImageError::Pull { reference: reference.to_owned(), reason })?;
+        self.expect(reference, reference).await
+    }
+
+    /// Lists the images that mlgym made on this engine: reference, digest and bytes.
+    pub async fn list(&self) -> Result<Vec<(String, String, u64)>, ImageError> {
+        let options = ListImagesOptionsBuilder::default().all(false).build();
+        let images = self.backend.client().list_images(Some(options)).await.map_err(engine("list"))?;
+        let mut rows: Vec<_> = images
+            .into_iter()
+            .flat_map(|image| {
+                let size = u64::try_from(image.size).unwrap_or(0);
+                let ours = image.repo_tags.into_iter().filter(|tag| tag.starts_with("mlgym/"));
+                ours.map(move |tag| (tag, image.id.clone(), size)).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort();
+        Ok(rows)
+    }
+
+    async fn find(&self, name: &str, reference: &str) -> Result<Option<ResolvedImage>, ImageError> {
+        match self.backend.client().inspect_image(reference).await {
+            Ok(image) => Ok(Some(ResolvedImage {
+                name: if name.contains('/') || name.contains(':') {
+                    name.to_owned()
+                } else {
+                    format!("mlgym/{name}")
+                },
+                reference: reference.to_owned(),
+                digest: image.id.unwrap_or_default(),
+            })),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(engine("inspect")(source)),
+        }
+    }
+
+    async fn expect(&self, name: &str, reference: &str) -> Result<ResolvedImage, ImageError> {
+        let found = self.find(name, reference).await?;
+        found.ok_or_else(|| ImageError::Pull {
+            reference: reference.to_owned(),
+            reason: "the engine lost it right after it was made".to_owned(),
+        })
+    }
+
+    async fn lock(&self) -> Result<File, ImageError> {
+        let io = |verb| {
+            let path = self.lock.clone();
+            move |source| ImageError::Io { verb, path, source }
+        };
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock);
+        let file = opened.map_err(io("open the lock"))?;
+        if file.try_lock().is_ok() {
+            return Ok(file);
+        }
+        self.say(ImageProgress::Started {
+            image: "images".to_owned(),
+            work: "wait for another mlgym that builds".to_owned(),
+        });
+        let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+        tokio::select! {
+            locked = waiting => match locked {
+                Ok(locked) => locked.map_err(io("take the lock")),
+                Err(error) => Err(io("take the lock")(std::io::Error::other(error))),
+            },
+            () = self.cancel.cancelled() => Err(ImageError::Cancelled),
+        }
+    }
+
+    fn say(&self, progress: ImageProgress) {
+        (self.progress)(progress);
+    }
+
+    fn started(&self, image: &str, work: &str) -> Instant {
+        self.say(ImageProgress::Started { image: image.to_owned(), work: work.to_owned() });
+        Instant::now()
+    }
+
+    fn finished(&self, image: &str, since: Instant) {
+        self.say(ImageProgress::Finished { image: image.to_owned(), took: since.elapsed() });
+    }
+}
+
+/// The digest of all that makes one of our images what it is.
+fn inputs_digest(name: &str) -> Result<String, ImageError> {
+    let Some((_, parent)) = CHAIN.iter().find(|(image, _)| *image == name) else {
+        let nearest = CHAIN
+            .iter()
+            .map(|(image, _)| *image)
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        return Err(ImageError::Unknown { name: name.to_owned(), nearest: nearest.map(str::to_owned) });
+    };
+    let parent = if *parent == "debian" { "debian:trixie".to_owned() } else { inputs_digest(parent)? };
+    Ok(Context::builtin(name, &parent)?.digest())
+}
+
+fn engine(verb: &'static str) -> impl Fn(Error) -> ImageError {
+    move |source| ImageError::Engine { verb, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_of_the_chain_has_its_own_stable_tag() {
+        let tags: std::collections::BTreeSet<_> = ImageBuilder::builtin_names()
+            .iter()
+            .map(|name| ImageBuilder::builtin_reference(name).unwrap())
+            .collect();
+        assert_eq!(tags.len(), CHAIN.len());
+        assert_eq!(
+            ImageBuilder::builtin_reference("ml").unwrap(),
+            ImageBuilder::builtin_reference("ml").unwrap()
+        );
+    }
+
+    #[test]
+    fn an_unknown_image_is_answered_with_the_nearest() {
+        let error = ImageBuilder::builtin_reference("torhc").unwrap_err();
+        assert!(error.to_string().contains("\"torch\""), "{error}");
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::Captured;
+use crate::capture::{CaptureLimits, Captured};
 
 /// Names a sandbox to its backend; another process can re-attach or remove it by this.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,12 +93,14 @@ pub struct Command {
     pub script: String,
     /// After this its whole process tree is killed.
     pub timeout: Duration,
+    /// How much of each of its outputs is kept where.
+    pub capture: CaptureLimits,
 }
 
 impl Command {
     /// Makes a command with a time limit.
     pub fn new(script: impl Into<String>, timeout: Duration) -> Self {
-        Self { script: script.into(), timeout }
+        Self { script: script.into(), timeout, capture: CaptureLimits::default() }
     }
 }
 

@@ -1,0 +1,232 @@
+"""What graders are written with: reading a submission, refusing it, running it, and giving the reward.
+
+A grader is a program that `tests/test.sh` starts in a sandbox of its own, as root, without network. It finds the
+submission at `submission()`, its private data in `/private`, and which rows count in `split()`. It ends in one
+of three ways:
+
+* `reward(accuracy=0.97)`: a score;
+* `reject("the column `id` is missing")`: the submission is at fault, in words for its author;
+* anything else (an exception, no reward, a number that is not finite) is a grading error, which is no score.
+"""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+LOGS = pathlib.Path("/logs/verifier")
+NOBODY = 65534
+
+
+def split():
+    """The rows that count: "validation" or "test"."""
+    return os.environ["MLGYM_SPLIT"]
+
+
+def seed():
+    """The episode's seed."""
+    return int(os.environ["MLGYM_SEED"])
+
+
+def submission():
+    """Where the submission lies."""
+    return pathlib.Path(os.environ["MLGYM_SUBMISSION"])
+
+
+def reject(reason):
+    """Refuses the submission; its author reads the reason. Does not return."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    (LOGS / "rejection.txt").write_text(str(reason)[:4000] + "\n", encoding="utf-8", errors="replace")
+    sys.exit(0)
+
+
+def reward(**metrics):
+    """Reports the metrics, each a finite number. Does not return."""
+    numbers = {name: float(value) for name, value in metrics.items()}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"the metric {name} is {value}, not a finite number")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    (LOGS / "reward.json").write_text(json.dumps(numbers) + "\n")
+    sys.exit(0)
+
+
+def read_table(columns, ids, id_column="id", numeric=True):
+    """Reads a CSV submission that must have exactly these columns and these ids, in any order.
+
+    Returns the table in the order of `ids`, without the id column. Every cell must be there; with `numeric`, it
+    must be a finite number.
+    """
+    import pandas as pd
+
+    path = submission()
+    wanted = [id_column, *columns]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except pd.errors.EmptyDataError:
+        reject(f"{path.name} is empty: it needs the columns {', '.join(wanted)}")
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        reject(f"{path.name} is no CSV table in UTF-8: {error}")
+    if list(table.columns) != wanted:
+        found = ", ".join(map(str, table.columns[:20]))
+        reject(f"{path.name} has the columns {found}; it needs {', '.join(wanted)}, in this order")
+    ids = [str(value) for value in ids]
+    if len(table) != len(ids):
+        reject(f"{path.name} has {len(table)} rows; it needs {len(ids)}, one for each {id_column} of the test data")
+    table = table.set_index(id_column)
+    if table.index.has_duplicates:
+        reject(f"{path.name} has the {id_column} {table.index[table.index.duplicated()][0]!r} more than once")
+    missing = [value for value in ids if value not in table.index]
+    if missing:
+        reject(f"{path.name} lacks {len(missing)} of the test data's ids, {missing[0]!r} among them")
+    table = table.loc[ids]
+    if numeric:
+        for column in columns:
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            bad = ~numbers.map(math.isfinite)
+            if bad.any():
+                where = table.index[bad][0]
+                reject(
+                    f"{path.name} has {table.loc[where, column]!r} in the column {column} for the {id_column} "
+                    f"{where!r}; a finite number is needed"
+                )
+            table[column] = numbers.astype(float)
+    return table
+
+
+def labels(split_name=None):
+    """The rows of /private/labels.csv that count, with all ids of the test data.
+
+    Returns (all ids, the rows of the split).
+    """
+    import pandas as pd
+
+    table = pd.read_csv("/private/labels.csv", dtype={"id": str})
+    return list(table["id"]), table[table["split"] == (split_name or split())]
+
+
+class Misbehaved(Exception):
+    """Submitted code crashed, answered nonsense, or did not answer in time."""
+
+
+# Runs in the submitted code's process: the module's own prints go to stderr, so that they cannot forge an answer.
+_HOST = r"""
+import importlib.util, json, os, sys
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+spec = importlib.util.spec_from_file_location("submission", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+spec.loader.exec_module(module)
+function = getattr(module, sys.argv[2])
+answers.write("ready\n")
+for line in sys.stdin:
+    answers.write(json.dumps(function(*json.loads(line))) + "\n")
+"""
+
+
+class Player:
+    """A submitted Python function in a process of its own.
+
+    The process runs as `nobody`: it can read the submission, but neither the private data nor this process. It is
+    asked over a pipe, one JSON line each way.
+    """
+
+    def __init__(self, path, function, seconds_per_call=5.0, memory_mb=512):
+        import resource
+        import select
+        import time
+
+        def become_nobody():
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+            resource.setrlimit(resource.RLIMIT_NPROC, (64, 64))
+
+        self._select, self._time = select.select, time.monotonic
+        self.seconds_per_call = seconds_per_call
+        self.function = function
+        self._buffer = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _HOST, str(path), function],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd="/tmp",
+            env={"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            preexec_fn=become_nobody,
+            start_new_session=True,
+        )
+        os.set_blocking(self.process.stderr.fileno(), False)
+        if self._line(max(seconds_per_call, 20.0)) != b"ready":
+            raise Misbehaved(f"{path.name} printed before it was asked")
+
+    def __call__(self, *arguments):
+        """Calls the function with arguments that JSON can carry, and returns what it returned."""
+        try:
+            self.process.stdin.write(json.dumps(arguments).encode() + b"\n")
+        except BrokenPipeError:
+            raise Misbehaved(self._epitaph()) from None
+        line = self._line(self.seconds_per_call)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise Misbehaved(f"{self.function} answered with something that is no JSON") from None
+
+    def _line(self, seconds):
+        deadline = self._time() + seconds
+        while b"\n" not in self._buffer:
+            left = deadline - self._time()
+            if left <= 0 or not self._select([self.process.stdout], [], [], left)[0]:
+                raise Misbehaved(f"{self.function} did not answer within {seconds:g} s")
+            read = os.read(self.process.stdout.fileno(), 65536)
+            if not read:
+                raise Misbehaved(self._epitaph())
+            self._buffer += read
+            if len(self._buffer) > 1 << 20:
+                raise Misbehaved(f"{self.function} answered with more than 1 MiB")
+            self._drain()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _drain(self):
+        """Empties stderr, so that code that prints much does not block; returns the end of it."""
+        kept = getattr(self, "_stderr", b"")
+        while True:
+            try:
+                read = os.read(self.process.stderr.fileno(), 65536)
+            except BlockingIOError:
+                break
+            if not read:
+                break
+            kept = (kept + read)[-2000:]
+        self._stderr = kept
+        return kept.decode("utf-8", "replace")
+
+    def _epitaph(self):
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            pass
+        return f"the submitted code ended before it answered:\n{self._drain().strip()}"
+
+    def close(self):
+        """Ends the process and all that it started."""
+        import signal
+
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,218 @@
+//! The resident shell: one bash per container, fed through its standard input.
+//!
+//! A command is `eval`ed in the shell itself, so its directory, variables and functions persist. Its end is known
+//! by a fresh random marker on both outputs; the shell reads the line that prints the marker only after the
+//! command, so the command cannot know it. Both outputs are kept on high descriptors, from which they are
+//! restored after every command.
+
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::SandboxError;
+use crate::capture::{Capture, CaptureLimits, Captured};
+use crate::docker::exec::{Exec, ExecSpec, split};
+use crate::docker::marker::MarkerScanner;
+use crate::spec::{Command, SandboxId};
+
+/// How a command's turn in the shell ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The command ended and the shell lives.
+    Done(i32),
+    /// The shell itself ended, with this exit code where the engine knows it.
+    ShellDied(Option<i32>),
+    /// The time limit came first; the command still runs.
+    TimedOut,
+    /// Somebody cancelled; the command still runs.
+    Cancelled,
+}
+
+/// A command's two outputs as they come.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    stdout: Channel,
+    stderr: Channel,
+}
+
+#[derive(Debug)]
+struct Channel {
+    capture: Capture,
+    scanner: MarkerScanner,
+    done: bool,
+}
+
+impl Channel {
+    fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let capture = &mut self.capture;
+        self.done = self.scanner.push(bytes, |bytes| capture.push(bytes))?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> std::io::Result<Captured> {
+        let capture = &mut self.capture;
+        self.scanner.flush(|bytes| capture.push(bytes))?;
+        Ok(self.capture.finish())
+    }
+}
+
+impl Outputs {
+    fn new(limits: CaptureLimits, marker: &str) -> Self {
+        let channel =
+            || Channel { capture: Capture::new(limits), scanner: MarkerScanner::new(marker), done: false };
+        Self { stdout: channel(), stderr: channel() }
+    }
+
+    pub(crate) fn finish(self) -> std::io::Result<(Captured, Captured)> {
+        Ok((self.stdout.finish()?, self.stderr.finish()?))
+    }
+}
+
+/// One bash that commands follow each other in.
+#[derive(Debug)]
+pub(crate) struct ResidentShell {
+    docker: Docker,
+    container: SandboxId,
+    exec: Exec,
+    pid: u32,
+    outputs: Option<Outputs>,
+}
+
+impl ResidentShell {
+    pub(crate) async fn start(
+        docker: &Docker,
+        container: &SandboxId,
+        user: &str,
+        workdir: Option<String>,
+    ) -> Result<Self, SandboxError> {
+        let program = ["/bin/bash", "--noprofile", "--norc"].map(str::to_owned).to_vec();
+        let spec = ExecSpec { program, user, env: Vec::new(), workdir };
+        let exec = Exec::start(docker, container, spec).await?;
+        let mut shell =
+            Self { docker: docker.clone(), container: container.clone(), exec, pid: 0, outputs: None };
+        shell.write("exec 250>&1 251>&2\n").await?;
+        let greeting = Command::new("echo $BASHPID", Duration::from_secs(30));
+        let turn = shell.run(&greeting, &CancellationToken::new()).await?;
+        let (stdout, stderr) = shell.take_outputs()?;
+        shell.pid = stdout.to_text().trim().parse().unwrap_or(0);
+        if turn != Turn::Done(0) || shell.pid == 0 {
+            let said = format!("{}{}", stdout.to_text(), stderr.to_text());
+            return Err(shell.lost(&format!("its shell does not start: {}", said.trim())));
+        }
+        Ok(shell)
+    }
+
+    /// The shell's pid inside the container.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Runs one command. Its outputs are fetched with [`Self::take_outputs`], so that a caller may kill a command
+    /// that is late, wait for its end with [`Self::finish`], and lose nothing of what it printed.
+    pub(crate) async fn run(
+        &mut self,
+        command: &Command,
+        cancel: &CancellationToken,
+    ) -> Result<Turn, SandboxError> {
+        let marker = nonce();
+        self.outputs = Some(Outputs::new(command.capture, &marker));
+        // The redirections come back from the saved descriptors even when the command changed the shell's own.
+        let script = format!(
+            "eval {} </dev/null\n{{ __mlgym=$?; }} 2>/dev/null; exec 1>&250 2>&251; \
+             builtin printf '%s%d\\n' {marker} \"$__mlgym\"; builtin printf '%s\\n' {marker} >&2\n",
+            quote(&command.script)
+        );
+        if self.write(&script).await.is_err() {
+            return self.died().await;
+        }
+        self.pump(Instant::now() + command.timeout, cancel).await
+    }
+
+    /// Waits on for the end of a command that `run` left running.
+    pub(crate) async fn finish(&mut self, grace: Duration) -> Result<Turn, SandboxError> {
+        self.pump(Instant::now() + grace, &CancellationToken::new()).await
+    }
+
+    /// Returns what the last command printed.
+    pub(crate) fn take_outputs(&mut self) -> Result<(Captured, Captured), SandboxError> {
+        match self.outputs.take() {
+            Some(outputs) => {
+                outputs.finish().map_err(|error| self.lost(&format!("its output cannot be kept: {error}")))
+            }
+            None => Ok((Captured::default(), Captured::default())),
+        }
+    }
+
+    async fn pump(&mut self, deadline: Instant, cancel: &CancellationToken) -> Result<Turn, SandboxError> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.exec.output.next() => frame,
+                () = cancel.cancelled() => return Ok(Turn::Cancelled),
+                () = tokio::time::sleep_until(deadline.into()) => return Ok(Turn::TimedOut),
+            };
+            let Some(Ok(frame)) = frame else { return self.died().await };
+            let Some(outputs) = &mut self.outputs else { continue };
+            let (is_stderr, bytes) = split(frame);
+            let channel = if is_stderr { &mut outputs.stderr } else { &mut outputs.stdout };
+            let pushed = channel.push(&bytes);
+            let both = outputs.stdout.done && outputs.stderr.done;
+            let code =
+                std::str::from_utf8(outputs.stdout.scanner.tail()).ok().and_then(|code| code.parse().ok());
+            pushed.map_err(|error| self.lost(&format!("its output cannot be kept: {error}")))?;
+            if both {
+                return Ok(Turn::Done(code.unwrap_or(-1)));
+            }
+        }
+    }
+
+    async fn died(&mut self) -> Result<Turn, SandboxError> {
+        let code = self.exec.exit_code(&self.docker).await;
+        code.map(Turn::ShellDied).map_err(|_| self.lost("the engine or the container went away"))
+    }
+
+    async fn write(&mut self, text: &str) -> Result<(), SandboxError> {
+        let written = self.exec.write(text.as_bytes()).await;
+        written.map_err(|error| self.lost(&format!("its shell does not listen: {error}")))
+    }
+
+    fn lost(&self, reason: &str) -> SandboxError {
+        SandboxError::Lost { id: self.container.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// Quotes a text so that bash takes it as one word.
+pub(crate) fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Makes a marker that nobody can guess.
+fn nonce() -> String {
+    let mut bytes = [0_u8; 16];
+    // The operating system's source does not fail on any system with a container engine; were it to, the
+    // address-space layout in the hasher's keys still differs from run to run.
+    if getrandom::fill(&mut bytes).is_err() {
+        use std::hash::{BuildHasher, RandomState};
+        bytes[..8].copy_from_slice(&RandomState::new().hash_one(0).to_le_bytes());
+    }
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("mlgym-{digits}:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_is_one_word_whatever_it_holds() {
+        for text in ["", "a b", "it's", "$(reboot)", "`x`", "\\", "a\nb", "'; echo pwned; '"] {
+            let out = std::process::Command::new("bash")
+                .args(["-c", &format!("printf %s {}", quote(text))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), text);
+        }
+    }
+}
