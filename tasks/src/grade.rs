@@ -1,14 +1,16 @@
 //! Grading: a fresh sandbox, the private data, no network, and the copied-out submission.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlgym_sandbox::{Backend, SandboxError};
+use mlgym_sandbox::{
+    Backend, CaptureLimits, Command, CommandEnd, Mount, Sandbox, SandboxError, SandboxSpec, User,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::prepare::PreparedData;
+use crate::prepare::{PreparedData, describe, last_lines};
 use crate::spec::{Split, Task};
 
 /// What the grader made of a submission.
@@ -109,6 +111,9 @@ pub struct Grader {
     backend: Arc<dyn Backend>,
 }
 
+/// The most of a `reward.json` that is read.
+const REPORT_CAP: usize = 64 << 10;
+
 impl Grader {
     /// Takes the backend that its sandboxes come from.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
@@ -121,7 +126,199 @@ impl Grader {
         request: &GradeRequest<'_>,
         cancel: &CancellationToken,
     ) -> Result<Grade, GradeError> {
-        let _ = (cancel, &self.backend);
-        Err(GradeError::BadReward { task: request.task.name.to_string(), reason: String::new() })
+        let tests = stage_tests(request)?;
+        let sandbox = |source| GradeError::Sandbox { task: request.task.name.to_string(), source };
+        let mut container = self.backend.create(&spec(request, tests.path())).await.map_err(sandbox)?;
+        let outcome = run(container.as_mut(), request, cancel).await;
+        // The grade matters more than a container that the next sweep removes.
+        let destroyed = container.destroy().await;
+        outcome.and_then(|grade| destroyed.map(|()| grade).map_err(sandbox))
+    }
+}
+
+/// Copies the grader next to the artifacts, into a directory that only its owner can enter, so that submitted code
+/// that runs as another user cannot read it.
+fn stage_tests(request: &GradeRequest<'_>) -> Result<tempfile::TempDir, GradeError> {
+    let io = |verb, path: &Path| {
+        let (task, path) = (request.task.name.to_string(), path.to_owned());
+        move |source| GradeError::Io { task, verb, path, source }
+    };
+    let parent = request.artifacts.parent().unwrap_or(&request.artifacts);
+    let staged =
+        tempfile::Builder::new().prefix(".tests-").tempdir_in(parent).map_err(io("write in", parent))?;
+    let tests = request.task.tests_dir();
+    copy(&tests, staged.path()).map_err(io("copy the grader from", &tests))?;
+    Ok(staged)
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        // A link of the task's author is followed: it is the author's word, not the agent's.
+        if std::fs::metadata(entry.path())?.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
+    let task = request.task;
+    let mut mounts = vec![
+        Mount { source: tests.to_owned(), target: "/tests".to_owned() },
+        Mount { source: request.data.private.clone(), target: "/private".to_owned() },
+        Mount { source: request.data.public.clone(), target: "/data".to_owned() },
+    ];
+    let root = top_directory(&task.submission);
+    mounts.push(Mount { source: request.artifacts.join(root), target: format!("/{root}") });
+    let mut env = task.grader_env.clone();
+    env.extend(
+        [
+            ("MLGYM_SPLIT", request.split.as_str().to_owned()),
+            ("MLGYM_SUBMISSION", task.submission.clone()),
+            ("MLGYM_SEED", request.seed.to_string()),
+            ("PYTHONPATH", "/opt/mlgym/lib:/tests".to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    SandboxSpec {
+        image: request.image.to_owned(),
+        labels: request.labels.clone(),
+        user: User::Grader,
+        workdir: task.workdir.clone(),
+        env,
+        limits: task.limits.clone(),
+        mounts,
+        read_only_root: true,
+        tmpfs: BTreeMap::from([("/tmp".to_owned(), 512 << 20), ("/logs".to_owned(), 16 << 20)]),
+        runtime: None,
+    }
+}
+
+/// Returns the first directory of an absolute path: what is mounted where the submission lies.
+fn top_directory(path: &str) -> &str {
+    path.trim_start_matches('/').split('/').next().unwrap_or_default()
+}
+
+async fn run(
+    container: &mut dyn Sandbox,
+    request: &GradeRequest<'_>,
+    cancel: &CancellationToken,
+) -> Result<Grade, GradeError> {
+    let task = request.task.name.to_string();
+    let sandbox = |source| GradeError::Sandbox { task: task.clone(), source };
+    let script = "mkdir -p /logs/verifier && chmod 700 /logs/verifier && (bash /tests/test.sh)";
+    let command = Command::new(script, request.task.grader_timeout);
+    let output = container.shell(&command, cancel).await.map_err(sandbox)?;
+    match output.end {
+        CommandEnd::TimedOut => {
+            return Err(GradeError::TimedOut { task, limit: request.task.grader_timeout });
+        }
+        CommandEnd::Interrupted => return Err(sandbox(SandboxError::Cancelled)),
+        CommandEnd::Exited(_) | CommandEnd::DiskFull => {}
+    }
+    let printed = format!("{}{}", output.stdout.to_text(), output.stderr.to_text());
+    if let Some(reason) = read(container, "/logs/verifier/rejection.txt", cancel).await.map_err(sandbox)? {
+        return Ok(Grade::Rejected { reason: reason.trim().to_owned() });
+    }
+    if let Some(report) = read(container, "/logs/verifier/reward.json", cancel).await.map_err(sandbox)? {
+        return grade_of(&report, request.task);
+    }
+    if let Some(text) = read(container, "/logs/verifier/reward.txt", cancel).await.map_err(sandbox)? {
+        let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+        let reason = format!("is missing, and reward.txt holds {:?} instead of a finite number", text.trim());
+        let number = number.ok_or(GradeError::BadReward { task, reason })?;
+        let report = BTreeMap::from([(request.task.metric.name.clone(), number)]);
+        return scored(report, request.task);
+    }
+    Err(GradeError::NoReward { task, end: describe(output.end), output: last_lines(&printed) })
+}
+
+/// Reads a regular file of the grader's sandbox through its shell; `None` when there is none.
+async fn read(
+    container: &mut dyn Sandbox,
+    path: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<String>, SandboxError> {
+    let script = format!("[ -f {path} ] && [ ! -L {path} ] && head -c {} {path}", REPORT_CAP + 1);
+    let mut command = Command::new(script, Duration::from_secs(10));
+    command.capture = CaptureLimits { head: REPORT_CAP + 1, tail: 0, spool: 0 };
+    let output = container.shell(&command, cancel).await?;
+    Ok((output.end == CommandEnd::Exited(0)).then(|| output.stdout.to_text()))
+}
+
+fn grade_of(report: &str, task: &Task) -> Result<Grade, GradeError> {
+    let bad = |reason: String| GradeError::BadReward { task: task.name.to_string(), reason };
+    if report.len() > REPORT_CAP {
+        return Err(bad(format!("is longer than {REPORT_CAP} bytes")));
+    }
+    let shown: String = report.chars().take(200).collect();
+    let value: serde_json::Value =
+        serde_json::from_str(report).map_err(|error| bad(format!("is no JSON ({error}): {shown}")))?;
+    let object = value.as_object().ok_or_else(|| bad(format!("is no object: {shown}")))?;
+    let mut metrics = BTreeMap::new();
+    for (name, value) in object {
+        let number = value.as_f64().filter(|number| number.is_finite());
+        let number = number.ok_or_else(|| bad(format!("has {value} for {name:?}, not a finite number")))?;
+        metrics.insert(name.clone(), number);
+    }
+    scored(metrics, task)
+}
+
+fn scored(metrics: BTreeMap<String, f64>, task: &Task) -> Result<Grade, GradeError> {
+    let bad = |reason: String| GradeError::BadReward { task: task.name.to_string(), reason };
+    let primary = &task.metric.name;
+    let raw = *metrics.get(primary).ok_or_else(|| bad(format!("lacks the primary metric {primary:?}")))?;
+    let normalised = task.metric.normalise(raw);
+    let normalised =
+        normalised.ok_or_else(|| bad(format!("has {raw} for {primary:?}, which cannot be normalised")))?;
+    Ok(Grade::Scored { metrics, raw, normalised })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Suite;
+
+    fn check(report: &str) -> Result<Grade, String> {
+        let cache = tempfile::tempdir().unwrap();
+        let suite = Suite::load("starter", cache.path()).unwrap();
+        grade_of(report, suite.task("digits").unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_finite_primary_metric_is_a_score() {
+        let grade = check(r#"{"accuracy": 0.5, "other": 3}"#).unwrap();
+        assert!(
+            matches!(grade, Grade::Scored { raw: 0.5, ref metrics, .. } if metrics.len() == 2),
+            "{grade:?}"
+        );
+    }
+
+    #[test]
+    fn anything_else_is_a_grading_error_that_says_what_was_wrong() {
+        for (report, word) in [
+            ("", "no JSON"),
+            ("accuracy: 1", "no JSON"),
+            ("[1]", "no object"),
+            (r#"{"accuracy": NaN}"#, "no JSON"),
+            (r#"{"accuracy": "1"}"#, "not a finite number"),
+            (r#"{"accuracy": null}"#, "not a finite number"),
+            (r#"{"accuracy": 1e999}"#, "no JSON"),
+            (r#"{"loss": 1}"#, "lacks the primary metric"),
+        ] {
+            let error = check(report).unwrap_err();
+            assert!(error.contains(word), "{report}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_submissions_top_directory_is_what_is_mounted() {
+        assert_eq!(top_directory("/workspace/a/b.csv"), "workspace");
+        assert_eq!(top_directory("/app"), "app");
     }
 }

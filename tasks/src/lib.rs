@@ -5,12 +5,16 @@
 
 pub mod error;
 pub mod grade;
+mod load;
+mod manifest;
 pub mod prepare;
 pub mod spec;
+pub mod suggest;
 pub mod suite;
 
 pub use error::{Location, TaskError};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
 pub use prepare::{DataCache, PrepareError, PreparedData};
 pub use spec::{ImageSource, Split, Task, Validation};
+pub use suggest::nearest;
 pub use suite::{Suite, SuiteError};

@@ -1,13 +1,28 @@
 //! Data preparation: a task's script, run once in a sandbox, its output kept under the digest of its inputs.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlgym_journal::Digest;
-use mlgym_sandbox::{Backend, SandboxError};
+use mlgym_journal::digest::DigestBuilder;
+use mlgym_sandbox::{
+    Backend, Command, CommandEnd, FileSource, Limits, Sandbox, SandboxError, SandboxSpec, TransferCaps, User,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::spec::Task;
+
+/// Where a script finds the directory to write to, in the sandbox.
+const OUTPUT: &str = "/tmp/mlgym-output";
+
+/// A script that takes longer hangs.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(1800);
+
+const PREPARE_LIMITS: Limits =
+    Limits { cpus: 1.0, memory_bytes: 4 << 30, pids: 512, storage_bytes: 16 << 30 };
 
 /// A task's data on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,10 +99,175 @@ impl DataCache {
         &self,
         task: &Task,
         prepare_image: &str,
-        labels: &std::collections::BTreeMap<String, String>,
+        labels: &BTreeMap<String, String>,
         cancel: &CancellationToken,
     ) -> Result<PreparedData, PrepareError> {
-        let _ = (prepare_image, labels, cancel, &self.backend);
-        Err(PrepareError::Empty { task: task.name.to_string(), script: self.root.display().to_string() })
+        let digest = self.inputs(task, prepare_image)?;
+        let place = self.root.join(digest.as_str());
+        let data = PreparedData { public: place.join("public"), private: place.join("private"), digest };
+        if place.is_dir() {
+            return Ok(data);
+        }
+        std::fs::create_dir_all(&self.root).map_err(self.failed("make"))?;
+        let temporary = tempfile::Builder::new().prefix(".preparing-").tempdir_in(&self.root);
+        let temporary = temporary.map_err(self.failed("write in"))?;
+        let output = temporary.path().join("output");
+        match &task.prepare {
+            Some(script) => {
+                let run = ScriptRun { task, script, image: prepare_image, labels, output: &output };
+                self.run(run, cancel).await?;
+            }
+            None => std::fs::create_dir(&output).map_err(self.failed("write in"))?,
+        }
+        self.seal(&output).map_err(self.failed("write in"))?;
+        match std::fs::rename(&output, &place) {
+            // Another process was faster with the same inputs.
+            Err(_) if place.is_dir() => Ok(data),
+            Err(source) => Err(self.failed("rename in")(source)),
+            Ok(()) => Ok(data),
+        }
     }
+
+    fn failed(&self, verb: &'static str) -> impl FnOnce(std::io::Error) -> PrepareError + use<> {
+        let path = self.root.clone();
+        move |source| PrepareError::Cache { verb, path, source }
+    }
+
+    /// Names the data by all that decides its content: the task's `environment/` files and the image.
+    fn inputs(&self, task: &Task, image: &str) -> Result<Digest, PrepareError> {
+        let mut builder = DigestBuilder::default();
+        builder.field(b"mlgym data 1");
+        if let Some(script) = &task.prepare {
+            builder.field(image.as_bytes()).field(script.as_os_str().as_encoded_bytes());
+            let directory = task.dir.join(script).parent().map(Path::to_owned).unwrap_or_default();
+            let mut files = regular_files(&directory).map_err(self.failed("read the inputs of"))?;
+            files.sort();
+            for file in files {
+                let content = std::fs::File::open(&file).and_then(Digest::of_reader);
+                let content = content.map_err(self.failed("read the inputs of"))?;
+                let name = file.strip_prefix(&directory).unwrap_or(&file);
+                builder.field(name.as_os_str().as_encoded_bytes()).field(content.as_str().as_bytes());
+            }
+        }
+        Ok(builder.finish())
+    }
+
+    async fn run(&self, run: ScriptRun<'_>, cancel: &CancellationToken) -> Result<(), PrepareError> {
+        let name = run.task.name.to_string();
+        let sandbox = |source| PrepareError::Sandbox { task: name.clone(), source };
+        let spec = SandboxSpec {
+            image: run.image.to_owned(),
+            labels: run.labels.clone(),
+            user: User::Agent,
+            workdir: "/workspace".to_owned(),
+            env: BTreeMap::from([
+                ("MLGYM_OUTPUT".to_owned(), OUTPUT.to_owned()),
+                ("PYTHONPATH".to_owned(), "/opt/mlgym/lib".to_owned()),
+            ]),
+            limits: PREPARE_LIMITS,
+            mounts: Vec::new(),
+            read_only_root: false,
+            tmpfs: BTreeMap::new(),
+            runtime: None,
+        };
+        let mut container = self.backend.create(&spec).await.map_err(sandbox)?;
+        let outcome = self.run_in(container.as_mut(), &run, cancel).await;
+        // What the script came to matters more than a container that the next sweep removes.
+        let destroyed = container.destroy().await;
+        outcome.and_then(|()| destroyed.map_err(sandbox))
+    }
+
+    async fn run_in(
+        &self,
+        container: &mut dyn Sandbox,
+        run: &ScriptRun<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<(), PrepareError> {
+        let name = run.task.name.to_string();
+        let sandbox = |source| PrepareError::Sandbox { task: name.clone(), source };
+        let full = run.task.dir.join(run.script);
+        let (directory, file) = (full.parent().unwrap_or(&full), full.file_name().unwrap_or_default());
+        container.put("/workspace", FileSource::Directory(directory.to_owned())).await.map_err(sandbox)?;
+        let program =
+            if full.extension().is_some_and(|extension| extension == "py") { "python" } else { "bash" };
+        let script =
+            format!("mkdir -p {OUTPUT} && {program} './{}'", file.to_string_lossy().replace('\'', r"'\''"));
+        let command = Command::new(script, PREPARE_TIMEOUT);
+        let output = container.shell(&command, cancel).await.map_err(sandbox)?;
+        let script = run.script.display().to_string();
+        match output.end {
+            CommandEnd::Exited(0) => {}
+            CommandEnd::Interrupted => return Err(sandbox(SandboxError::Cancelled)),
+            end => {
+                let text = format!("{}{}", output.stdout.to_text(), output.stderr.to_text());
+                return Err(PrepareError::Script {
+                    task: name,
+                    script,
+                    end: describe(end),
+                    output: last_lines(&text),
+                });
+            }
+        }
+        container.halt().await.map_err(sandbox)?;
+        let caps = TransferCaps { bytes: 16 << 30, entries: 2_000_000 };
+        container.get(OUTPUT, run.output, caps).await.map_err(sandbox)?;
+        if run.output.join("public").is_dir() {
+            Ok(())
+        } else {
+            Err(PrepareError::Empty { task: run.task.name.to_string(), script })
+        }
+    }
+
+    /// Makes both directories exist, the public one readable for everybody, the private one for its owner only:
+    /// code that a grader runs as another user must not read what the grader reads.
+    fn seal(&self, output: &Path) -> std::io::Result<()> {
+        for (name, mode) in [("public", 0o755), ("private", 0o700)] {
+            let directory = output.join(name);
+            std::fs::create_dir_all(&directory)?;
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode))?;
+        }
+        for file in regular_files(&output.join("public"))? {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644))?;
+        }
+        std::fs::set_permissions(output, std::fs::Permissions::from_mode(0o755))
+    }
+}
+
+/// One run of a preparation script.
+struct ScriptRun<'a> {
+    task: &'a Task,
+    script: &'a Path,
+    image: &'a str,
+    labels: &'a BTreeMap<String, String>,
+    output: &'a Path,
+}
+
+fn regular_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() && entry.file_name() != "__pycache__" {
+            files.extend(regular_files(&entry.path())?);
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// Says in words how a command ended.
+pub(crate) fn describe(end: CommandEnd) -> String {
+    match end {
+        CommandEnd::Exited(code) => format!("exit code {code}"),
+        CommandEnd::TimedOut => "a kill at its time limit".to_owned(),
+        CommandEnd::Interrupted => "an interrupt".to_owned(),
+        CommandEnd::DiskFull => "a kill at its disk limit".to_owned(),
+    }
+}
+
+/// Returns the last lines of a program's output, enough to see why it failed.
+pub(crate) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }

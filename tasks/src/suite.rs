@@ -1,9 +1,16 @@
 //! Suites: directories of tasks, the built-in ones carried in the program.
 
+use std::io;
 use std::path::{Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+use mlgym_journal::digest::DigestBuilder;
 
 use crate::error::TaskError;
 use crate::spec::Task;
+use crate::suggest::nearest;
+
+static BUILTIN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/suite");
 
 /// A named list of tasks.
 #[derive(Debug, Clone)]
@@ -38,10 +45,31 @@ pub enum SuiteError {
         known: Vec<String>,
     },
     /// A directory holds no task.
-    #[error("find a task in {}: no directory in it has a task.toml", path.display())]
+    #[error("find a task in {}: neither it nor a directory in it has a task.toml", path.display())]
     Empty {
         /// The directory.
         path: PathBuf,
+    },
+    /// Two tasks of a suite have one name.
+    #[error("use the suite {suite:?}: {} and {} are both named {task:?}", first.display(), second.display())]
+    Twice {
+        /// The suite.
+        suite: String,
+        /// The name.
+        task: String,
+        /// One directory.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A directory cannot be read.
+    #[error("list the tasks in {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The built-in suites cannot be unpacked.
     #[error("unpack the built-in suites into {}", path.display())]
@@ -50,7 +78,7 @@ pub enum SuiteError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A task of the suite cannot be used.
     #[error(transparent)]
@@ -67,21 +95,147 @@ fn hint(nearest: &Option<String>, known: &[String]) -> String {
 
 impl Suite {
     /// Loads a suite: a built-in one by its name (unpacked below `cache`), or a directory of tasks, or one task's
-    /// directory.
+    /// directory. A built-in name wins over a directory of the same name; write `./name` for the directory.
     pub fn load(name_or_path: &str, cache: &Path) -> Result<Self, SuiteError> {
-        let _ = (name_or_path, cache);
-        Err(SuiteError::Unknown { name: name_or_path.to_owned(), nearest: None, known: Vec::new() })
+        let known = Self::builtin_names();
+        if known.iter().any(|name| name == name_or_path) {
+            let root = unpack(cache)?;
+            return Self::from_directory(name_or_path, &root.join(name_or_path));
+        }
+        let path = Path::new(name_or_path);
+        if path.is_dir() {
+            let name = path
+                .canonicalize()
+                .ok()
+                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+            return Self::from_directory(&name.unwrap_or_else(|| "tasks".to_owned()), path);
+        }
+        let near = nearest(name_or_path, known.iter().map(String::as_str)).map(str::to_owned);
+        Err(SuiteError::Unknown { name: name_or_path.to_owned(), nearest: near, known })
+    }
+
+    fn from_directory(name: &str, path: &Path) -> Result<Self, SuiteError> {
+        let mut tasks = Vec::new();
+        if path.join("task.toml").is_file() {
+            tasks.push(Task::load(path)?);
+        } else {
+            let list = |source| SuiteError::List { path: path.to_owned(), source };
+            for entry in std::fs::read_dir(path).map_err(list)? {
+                let directory = entry.map_err(list)?.path();
+                if directory.join("task.toml").is_file() {
+                    tasks.push(Task::load(&directory)?);
+                }
+            }
+        }
+        if tasks.is_empty() {
+            return Err(SuiteError::Empty { path: path.to_owned() });
+        }
+        tasks.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some([first, second]) = tasks.array_windows().find(|[a, b]| a.name == b.name) {
+            return Err(SuiteError::Twice {
+                suite: name.to_owned(),
+                task: first.name.to_string(),
+                first: first.dir.clone(),
+                second: second.dir.clone(),
+            });
+        }
+        Ok(Self { name: name.to_owned(), tasks })
     }
 
     /// Lists the built-in suites' names.
     pub fn builtin_names() -> Vec<String> {
-        Vec::new()
+        let name = |dir: &Dir<'_>| dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let mut names: Vec<_> = BUILTIN.dirs().filter_map(name).collect();
+        names.sort();
+        names
     }
 
     /// Finds a task by its full or its short name.
     pub fn task(&self, name: &str) -> Result<&Task, SuiteError> {
-        let known = || self.tasks.iter().map(|task| task.name.short().to_owned()).collect();
         let found = self.tasks.iter().find(|task| task.name.as_str() == name || task.name.short() == name);
-        found.ok_or_else(|| SuiteError::UnknownTask { name: name.to_owned(), nearest: None, known: known() })
+        found.ok_or_else(|| {
+            let known: Vec<String> = self.tasks.iter().map(|task| task.name.short().to_owned()).collect();
+            let near = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+            SuiteError::UnknownTask { name: name.to_owned(), nearest: near, known }
+        })
+    }
+}
+
+/// Unpacks the built-in suites once per content: into a directory beside, then renamed into place, so that two
+/// processes never see half of it.
+fn unpack(cache: &Path) -> Result<PathBuf, SuiteError> {
+    let parent = cache.join("suites");
+    let target = parent.join(builtin_digest());
+    let failed = |source| SuiteError::Unpack { path: target.clone(), source };
+    if target.is_dir() {
+        return Ok(target);
+    }
+    std::fs::create_dir_all(&parent).map_err(failed)?;
+    let temporary = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(&parent).map_err(failed)?;
+    BUILTIN.extract(temporary.path()).map_err(failed)?;
+    match std::fs::rename(temporary.path(), &target) {
+        // Another process was faster with the same content.
+        Err(_) if target.is_dir() => Ok(target),
+        Err(source) => Err(failed(source)),
+        Ok(()) => Ok(target),
+    }
+}
+
+fn builtin_digest() -> String {
+    fn visit<'a>(dir: &Dir<'a>, files: &mut Vec<(&'a Path, &'a [u8])>) {
+        files.extend(dir.files().map(|file| (file.path(), file.contents())));
+        dir.dirs().for_each(|dir| visit(dir, files));
+    }
+    let mut files = Vec::new();
+    visit(&BUILTIN, &mut files);
+    files.sort();
+    let mut builder = DigestBuilder::default();
+    for (path, content) in files {
+        builder.field(path.as_os_str().as_encoded_bytes()).field(content);
+    }
+    builder.finish().short().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_starter_suite_is_whole() {
+        let cache = tempfile::tempdir().unwrap();
+        let suite = Suite::load("starter", cache.path()).unwrap();
+        assert!(suite.tasks.len() >= 5);
+        for task in &suite.tasks {
+            assert!(task.metric.is_ordered(), "{}", task.name);
+            assert!(
+                task.baseline.is_some() && task.solution_dir().join("solve.sh").is_file(),
+                "{}",
+                task.name
+            );
+            assert!(
+                task.validation.limit > 0 && !task.license.is_empty() && !task.source.is_empty(),
+                "{}",
+                task.name
+            );
+        }
+        let again = Suite::load("starter", cache.path()).unwrap();
+        assert_eq!(again.tasks[0].digest, suite.tasks[0].digest);
+    }
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_the_nearest() {
+        let cache = tempfile::tempdir().unwrap();
+        let error = Suite::load("startre", cache.path()).unwrap_err().to_string();
+        assert_eq!(error, "find the suite \"startre\": did you mean \"starter\"? (known: starter)");
+        let suite = Suite::load("starter", cache.path()).unwrap();
+        let error = suite.task("digist").unwrap_err().to_string();
+        assert!(error.contains("did you mean \"digits\"?"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_without_tasks_is_refused() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Suite::load(empty.path().to_str().unwrap(), empty.path()).unwrap_err();
+        assert!(matches!(error, SuiteError::Empty { .. }));
     }
 }

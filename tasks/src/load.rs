@@ -1,0 +1,464 @@
+//! From a task's directory to a checked [`Task`].
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mlgym_journal::{Budgets, Digest, Goal, Metric, TaskName};
+use mlgym_sandbox::Limits;
+
+use crate::error::{Location, TaskError};
+use crate::manifest::{EnvironmentTable, Manifest, MlgymTable, Parsed};
+use crate::spec::{ImageSource, Task, Validation};
+
+const DEFAULT_AGENT_SECONDS: f64 = 600.0;
+const DEFAULT_GRADER_SECONDS: f64 = 600.0;
+const DEFAULT_STEPS: u64 = 200;
+const OUR_IMAGES: &str = "mlgym/";
+
+impl Task {
+    /// Reads a task's directory and checks all of it that can be checked without an engine.
+    pub fn load(dir: &Path) -> Result<Self, TaskError> {
+        let dir = std::path::absolute(dir).map_err(|source| read_error(dir, source))?;
+        let path = dir.join("task.toml");
+        let parsed = Parsed::read(&path)?;
+        let loader = Loader { dir: &dir, path: &path, parsed: &parsed };
+        loader.refuse_what_is_not_built()?;
+        loader.task()
+    }
+}
+
+struct Loader<'a> {
+    dir: &'a Path,
+    path: &'a Path,
+    parsed: &'a Parsed,
+}
+
+impl Loader<'_> {
+    fn invalid(&self, key: &str, reason: impl Into<String>) -> TaskError {
+        TaskError::Invalid { location: self.parsed.locate(self.path, key), reason: reason.into() }
+    }
+
+    fn unsupported(&self, key: &str, reason: &str) -> TaskError {
+        TaskError::Unsupported { location: self.parsed.locate(self.path, key), reason: reason.to_owned() }
+    }
+
+    fn refuse_what_is_not_built(&self) -> Result<(), TaskError> {
+        let Manifest { environment, agent, verifier, schema_version, version, .. } = &self.parsed.manifest;
+        if let Some(version) = schema_version.as_ref().or(version.as_ref())
+            && version.split('.').next() != Some("1")
+        {
+            return Err(self.unsupported("schema_version", "only versions 1.x of the task format are known"));
+        }
+        let network = |mode: &Option<String>| mode.as_deref().is_some_and(|mode| mode != "no-network");
+        let refused = [
+            (
+                "environment.network_mode",
+                network(&environment.network_mode) || environment.allow_internet == Some(true),
+                "it asks for the network, which no sandbox gives yet: prepare its data ahead and write \
+                 network_mode = \"no-network\"",
+            ),
+            (
+                "agent.network_mode",
+                network(&agent.network_mode),
+                "it asks for the network for the agent, which no sandbox gives yet",
+            ),
+            ("environment.healthcheck", environment.healthcheck.is_some(), "health checks are not built yet"),
+            ("environment.mcp_servers", !environment.mcp_servers.is_empty(), "MCP servers are not built yet"),
+            ("environment.gpus", environment.gpus.unwrap_or(0) > 0, "GPUs are not leased to sandboxes yet"),
+            (
+                "environment.os",
+                environment.os.as_deref().is_some_and(|os| os != "linux"),
+                "only Linux environments can be run",
+            ),
+            ("steps", !self.parsed.manifest.steps.is_empty(), "tasks of several steps are not built yet"),
+            (
+                "verifier.environment",
+                verifier.environment.is_some(),
+                "graders with an image of their own are not built yet",
+            ),
+            (
+                "verifier.collect",
+                !verifier.collect.is_empty(),
+                "collecting artifacts by command is not built yet",
+            ),
+            (
+                "verifier.environment_mode",
+                verifier.environment_mode.as_deref().is_some_and(|mode| mode != "separate"),
+                "the grader never shares the agent's sandbox here: write environment_mode = \"separate\"",
+            ),
+            (
+                "metadata.mlgym.repo",
+                self.parsed.mlgym.as_ref().is_some_and(|table| table.repo.is_some()),
+                "cloning a repository into the workspace is not built yet",
+            ),
+        ];
+        for (key, is_asked, reason) in refused {
+            if is_asked {
+                return Err(self.unsupported(key, reason));
+            }
+        }
+        for file in ["docker-compose.yaml", "docker-compose.yml"] {
+            let file = self.dir.join("environment").join(file);
+            if file.exists() {
+                let location = Location { file, place: None, key: None };
+                return Err(TaskError::Unsupported {
+                    location,
+                    reason: "tasks of several containers are not built yet".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&self) -> Result<Task, TaskError> {
+        let manifest = &self.parsed.manifest;
+        let default = MlgymTable::default();
+        let ours = self.parsed.mlgym.as_ref().unwrap_or(&default);
+        let instruction = self.read(&self.dir.join("instruction.md"))?;
+        self.must_exist("tests/test.sh")?;
+        let name = self.name()?;
+        let (metric, other_metrics) = self.metrics(ours)?;
+        let workdir = manifest.environment.workdir.clone().unwrap_or_else(|| "/workspace".to_owned());
+        let submission = self.submission(ours, &workdir)?;
+        let seconds = |key: &str, value: Option<f64>, default: f64| self.seconds(key, value, default);
+        let wall = seconds("agent.timeout_sec", manifest.agent.timeout_sec, DEFAULT_AGENT_SECONDS)?;
+        let grader = seconds("verifier.timeout_sec", manifest.verifier.timeout_sec, DEFAULT_GRADER_SECONDS)?;
+        let command =
+            seconds("metadata.mlgym.command_timeout_sec", ours.command_timeout_sec, wall.as_secs_f64())?;
+        let compute = match ours.compute_sec {
+            Some(_) => Some(seconds("metadata.mlgym.compute_sec", ours.compute_sec, 0.0)?.as_secs_f64()),
+            None => None,
+        };
+        Ok(Task {
+            name,
+            version: manifest.task.version.clone().unwrap_or_else(|| "1".to_owned()),
+            description: manifest.task.description.clone().unwrap_or_default(),
+            keywords: manifest.task.keywords.clone(),
+            area: ours.area.clone().unwrap_or_else(|| "general".to_owned()),
+            license: ours.license.clone().unwrap_or_default(),
+            source: ours.source.clone().or_else(|| manifest.source.clone()).unwrap_or_default(),
+            digest: digest_of(self.dir)?,
+            dir: self.dir.to_owned(),
+            instruction,
+            image: self.image()?,
+            limits: self.limits(&manifest.environment)?,
+            gpus: 0,
+            workdir,
+            env: manifest.environment.env.clone(),
+            budgets: Budgets {
+                steps: Some(ours.max_steps.unwrap_or(DEFAULT_STEPS)),
+                wall_s: Some(wall.as_secs_f64()),
+                compute_s: compute,
+                ..Budgets::default()
+            },
+            command_timeout: command,
+            seeds: if ours.seeds.is_empty() { vec![0] } else { ours.seeds.clone() },
+            metric,
+            other_metrics,
+            submission,
+            validation: self.validation(ours)?,
+            prepare: self.prepare(ours)?,
+            baseline: ours.baseline.clone(),
+            grader_timeout: grader,
+            grader_env: manifest.verifier.env.clone(),
+            solution_env: manifest.solution.env.clone(),
+        })
+    }
+
+    fn read(&self, file: &Path) -> Result<String, TaskError> {
+        std::fs::read_to_string(file).map_err(|source| read_error(file, source))
+    }
+
+    fn must_exist(&self, file: &str) -> Result<(), TaskError> {
+        let file = self.dir.join(file);
+        std::fs::metadata(&file).map(drop).map_err(|source| read_error(&file, source))
+    }
+
+    fn name(&self) -> Result<TaskName, TaskError> {
+        let directory =
+            self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = self.parsed.manifest.task.name.clone().unwrap_or(directory);
+        TaskName::new(name).map_err(|error| self.invalid("task.name", error.to_string()))
+    }
+
+    fn image(&self) -> Result<ImageSource, TaskError> {
+        let dockerfile = self.dir.join("environment/Dockerfile");
+        match &self.parsed.manifest.environment.docker_image {
+            Some(image) => match image.strip_prefix(OUR_IMAGES) {
+                Some(name) if !name.contains(':') => Ok(ImageSource::Builtin(name.to_owned())),
+                _ => Ok(ImageSource::Reference(image.clone())),
+            },
+            None if dockerfile.is_file() => Ok(ImageSource::Dockerfile(self.dir.join("environment"))),
+            None => Err(self.invalid(
+                "environment.docker_image",
+                format!("name an image, or write {}", dockerfile.display()),
+            )),
+        }
+    }
+
+    fn limits(&self, table: &EnvironmentTable) -> Result<Limits, TaskError> {
+        let defaults = Limits::default();
+        let cpus = table.cpus.unwrap_or(defaults.cpus);
+        if !(cpus.is_finite() && cpus > 0.0) {
+            return Err(self.invalid("environment.cpus", "write a number of cores above 0"));
+        }
+        let bytes = |key: &str, mb: Option<u64>, legacy: &Option<String>, default: u64| match (mb, legacy) {
+            (Some(0), _) => {
+                Err(self.invalid(&format!("environment.{key}_mb"), "write a number of megabytes above 0"))
+            }
+            (Some(mb), _) => Ok(mb << 20),
+            (None, Some(text)) => parse_size(text).ok_or_else(|| {
+                self.invalid(&format!("environment.{key}"), "write a size as in \"2G\" or \"512M\"")
+            }),
+            (None, None) => Ok(default),
+        };
+        Ok(Limits {
+            cpus,
+            memory_bytes: bytes("memory", table.memory_mb, &table.memory, defaults.memory_bytes)?,
+            storage_bytes: bytes("storage", table.storage_mb, &table.storage, defaults.storage_bytes)?,
+            pids: defaults.pids,
+        })
+    }
+
+    fn seconds(&self, key: &str, value: Option<f64>, default: f64) -> Result<Duration, TaskError> {
+        let seconds = value.unwrap_or(default);
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|duration| !duration.is_zero())
+            .ok_or_else(|| self.invalid(key, "write a number of seconds above 0"))
+    }
+
+    fn metrics(&self, ours: &MlgymTable) -> Result<(Metric, Vec<Metric>), TaskError> {
+        let key = "metadata.mlgym.metrics";
+        let mut metrics: Vec<Metric> = ours
+            .metrics
+            .iter()
+            .map(|m| Metric {
+                name: m.name.clone(),
+                goal: m.goal,
+                baseline: m.baseline,
+                reference: m.reference,
+            })
+            .collect();
+        if metrics.is_empty() {
+            // A Harbor task without our table: one reward between 0 and 1.
+            metrics.push(Metric {
+                name: "reward".to_owned(),
+                goal: Goal::Maximize,
+                baseline: 0.0,
+                reference: 1.0,
+            });
+        }
+        if let Some(bad) = metrics.iter().find(|metric| !metric.is_ordered()) {
+            let reason = format!(
+                "the reference of {:?} must be better than its baseline, in its goal's direction",
+                bad.name
+            );
+            return Err(self.invalid(key, reason));
+        }
+        let index = match &ours.primary {
+            None if metrics.len() == 1 => 0,
+            None => return Err(self.invalid(key, "name the one that counts with primary = \"…\"")),
+            Some(primary) => metrics.iter().position(|metric| metric.name == *primary).ok_or_else(|| {
+                self.invalid("metadata.mlgym.primary", format!("{primary:?} is not among the metrics"))
+            })?,
+        };
+        let primary = metrics.remove(index);
+        Ok((primary, metrics))
+    }
+
+    fn submission(&self, ours: &MlgymTable, workdir: &str) -> Result<String, TaskError> {
+        let artifact = self.parsed.manifest.artifacts.first().map(|artifact| match artifact {
+            toml::Value::String(path) => Some(path.clone()),
+            toml::Value::Table(table) => {
+                table.get("source").and_then(|path| path.as_str()).map(str::to_owned)
+            }
+            _ => None,
+        });
+        let (key, path) = match (&ours.submission, artifact) {
+            (Some(path), _) => ("metadata.mlgym.submission", path.clone()),
+            (None, Some(Some(path))) => ("artifacts", path),
+            (None, Some(None)) => {
+                return Err(self.invalid("artifacts", "write a path or { source = \"path\" }"));
+            }
+            (None, None) => return Ok(workdir.to_owned()),
+        };
+        let path = if path.starts_with('/') { path } else { format!("{workdir}/{path}") };
+        let is_plain = path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
+        let system =
+            ["/tests", "/private", "/data", "/opt", "/logs", "/tmp", "/etc", "/usr", "/proc", "/sys", "/dev"];
+        let below = |root: &&str| path == **root || path.starts_with(&format!("{root}/"));
+        if !is_plain || path.len() < 2 || system.iter().any(below) {
+            return Err(self.invalid(
+                key,
+                "write a plain path that the agent may write, as in \"/workspace/submission.csv\"",
+            ));
+        }
+        Ok(path)
+    }
+
+    fn validation(&self, ours: &MlgymTable) -> Result<Validation, TaskError> {
+        let Some(table) = &ours.validate else { return Ok(Validation::default()) };
+        match table.split.as_deref() {
+            None | Some("validation") => Ok(Validation { limit: table.limit }),
+            Some(other) => Err(self.invalid(
+                "metadata.mlgym.validate",
+                format!("the split {other:?} is not known: write split = \"validation\""),
+            )),
+        }
+    }
+
+    fn prepare(&self, ours: &MlgymTable) -> Result<Option<PathBuf>, TaskError> {
+        let Some(table) = &ours.data else { return Ok(None) };
+        let script = PathBuf::from(&table.prepare);
+        let inside = script.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !inside || !self.dir.join(&script).is_file() {
+            let reason = format!("there is no file {} in the task's directory", script.display());
+            return Err(self.invalid("metadata.mlgym.data", reason));
+        }
+        Ok(Some(script))
+    }
+}
+
+fn read_error(file: &Path, source: std::io::Error) -> TaskError {
+    TaskError::Read { location: Location { file: file.to_owned(), place: None, key: None }, source }
+}
+
+/// Reads Harbor's older sizes: `2G`, `512M`, `1024K`.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches(['b', 'B']).trim_end_matches(['i', 'I']);
+    let (digits, shift) = match text.chars().last()?.to_ascii_uppercase() {
+        'K' => (&text[..text.len() - 1], 10),
+        'M' => (&text[..text.len() - 1], 20),
+        'G' => (&text[..text.len() - 1], 30),
+        'T' => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.trim().parse().ok()?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+/// Hashes all regular files of a directory with their paths; links count by where they point.
+fn digest_of(dir: &Path) -> Result<Digest, TaskError> {
+    let mut files = BTreeMap::new();
+    collect(dir, Path::new(""), &mut files).map_err(|source| read_error(dir, source))?;
+    let mut builder = mlgym_journal::digest::DigestBuilder::default();
+    for (name, content) in files {
+        builder.field(name.as_bytes()).field(content.as_str().as_bytes());
+    }
+    Ok(builder.finish())
+}
+
+fn collect(root: &Path, below: &Path, files: &mut BTreeMap<String, Digest>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == "__pycache__" {
+            continue;
+        }
+        let inner = below.join(&name);
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            collect(root, &inner, files)?;
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(entry.path())?;
+            files.insert(inner.display().to_string(), Digest::of(target.as_os_str().as_encoded_bytes()));
+        } else {
+            let mut file = std::fs::File::open(entry.path())?;
+            files.insert(inner.display().to_string(), Digest::of_reader(file.by_ref())?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+schema_version = "1.4"
+artifacts = []
+
+[task]
+name = "mlgym/sample"
+
+[environment]
+docker_image = "mlgym/ml"
+memory_mb = 512
+
+[metadata.mlgym]
+submission = "submission.csv"
+validate = { split = "validation", limit = 3 }
+metrics = [{ name = "rmse", goal = "minimize", baseline = 2.0, reference = 1.0 }]
+"#;
+
+    fn directory(manifest: &str) -> tempfile::TempDir {
+        let dir = tempfile::Builder::new().prefix("task-").tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tests")).unwrap();
+        std::fs::write(dir.path().join("tests/test.sh"), "true").unwrap();
+        std::fs::write(dir.path().join("instruction.md"), "Do it.").unwrap();
+        std::fs::write(dir.path().join("task.toml"), manifest).unwrap();
+        dir
+    }
+
+    fn refused(manifest: &str) -> String {
+        let dir = directory(manifest);
+        let error = Task::load(dir.path()).unwrap_err().to_string();
+        error.replace(dir.path().to_str().unwrap(), "T")
+    }
+
+    #[test]
+    fn a_task_is_read_with_its_defaults() {
+        let dir = directory(GOOD);
+        let task = Task::load(dir.path()).unwrap();
+        assert_eq!(task.submission, "/workspace/submission.csv");
+        assert_eq!(task.limits.memory_bytes, 512 << 20);
+        assert_eq!(task.image, ImageSource::Builtin("ml".into()));
+        assert_eq!((task.validation.limit, task.seeds.as_slice()), (3, [0].as_slice()));
+        std::fs::write(dir.path().join("tests/test.sh"), "false").unwrap();
+        assert_ne!(Task::load(dir.path()).unwrap().digest, task.digest);
+    }
+
+    #[test]
+    fn a_plain_harbor_task_is_one_reward_over_its_working_directory() {
+        let dir = directory("version = \"1.0\"\n[environment]\nmemory = \"2G\"\nworkdir = \"/app\"\n");
+        std::fs::create_dir(dir.path().join("environment")).unwrap();
+        std::fs::write(dir.path().join("environment/Dockerfile"), "FROM x").unwrap();
+        let task = Task::load(dir.path()).unwrap();
+        assert_eq!((task.submission.as_str(), task.metric.name.as_str()), ("/app", "reward"));
+        assert_eq!(task.limits.memory_bytes, 2 << 30);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let swap = |from: &str, to: &str| refused(&GOOD.replace(from, to));
+        let text = swap("reference = 1.0", "reference = 3.0");
+        assert!(text.starts_with("accept T/task.toml:15:1 (key `metadata.mlgym.metrics`)"), "{text}");
+        let text = swap("submission = \"submission.csv\"", "submission = \"../../etc/passwd\"");
+        assert!(text.contains("T/task.toml:13:1 (key `metadata.mlgym.submission`)"), "{text}");
+        let text = swap("memory_mb = 512", "network_mode = \"public\"");
+        assert!(text.contains("T/task.toml:10:1") && text.contains("no-network"), "{text}");
+        let text = swap("[metadata.mlgym]", "[metadata.mlgym]\ndata = { prepare = \"gone.py\" }");
+        assert!(text.contains("no file gone.py"), "{text}");
+        let text = swap("artifacts = []", "[[steps]]\nname = \"a\"");
+        assert!(text.contains("several steps"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let dir = directory(GOOD);
+        std::fs::remove_file(dir.path().join("instruction.md")).unwrap();
+        let error = Task::load(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("/instruction.md"), "{error}");
+    }
+
+    #[test]
+    fn older_sizes_are_read() {
+        assert_eq!(parse_size("2G"), Some(2 << 30));
+        assert_eq!(parse_size("512mib"), Some(512 << 20));
+        assert_eq!(parse_size("much"), None);
+        assert_eq!(parse_size("99999999999999T"), None);
+    }
+}

@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+cp "$(dirname "$0")/strategy.py" /workspace/strategy.py
