@@ -51,6 +51,9 @@ pub enum EnvironmentError {
     /// The journal could not be written.
     #[error("record the episode")]
     Journal(#[from] JournalError),
+    /// A long output could not be kept.
+    #[error("keep a command's output")]
+    Blob(#[from] mlgym_journal::blob::BlobError),
     /// The host's file system refused.
     #[error("{verb} {}", path.display())]
     Io {

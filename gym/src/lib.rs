@@ -4,11 +4,21 @@
 //! the rim ([`episode`]). This crate knows nothing of language models or SQL, and never knows who watches it:
 //! it writes events to a journal and to a channel.
 
+mod act;
 pub mod agent;
 pub mod environment;
+pub mod episode;
+pub mod ready;
+pub mod reaper;
 pub mod recorder;
+pub mod rules;
+pub mod runner;
+mod submission;
 
 pub use agent::{Agent, AgentError, AgentFactory, Context, Policy, PolicyAgent};
 pub use environment::{Environment, EnvironmentError, Info, Transition};
+pub use episode::{Episode, EpisodeSetup};
 pub use mlgym_journal::{Action, Budgets, LineRange, Observation};
+pub use ready::{ReadyError, ReadyTask, Stage};
 pub use recorder::{Recorder, RunEvent};
+pub use runner::{RunReport, Runner, RunnerError};

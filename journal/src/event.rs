@@ -50,6 +50,19 @@ pub struct Budgets {
     pub usd: Option<f64>,
 }
 
+/// What an agent used of its budgets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Wall-clock seconds from the reset to the submission.
+    pub wall_s: f64,
+    /// Seconds of command time.
+    pub compute_s: f64,
+    /// Model tokens.
+    pub tokens: u64,
+    /// US dollars.
+    pub usd: f64,
+}
+
 /// How an episode ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,6 +166,11 @@ pub enum Event {
     Submitted {
         /// Path below the episode's directory and digest of each file.
         files: BTreeMap<String, Digest>,
+        /// What the agent used up to here.
+        usage: Usage,
+        /// The budget that took the submission instead of the agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        truncated: Option<BudgetKind>,
     },
     /// The grader scored the submission on the hidden data.
     Graded {
@@ -177,14 +195,8 @@ pub enum Event {
         /// The budget that ended it, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         truncated: Option<BudgetKind>,
-        /// Wall-clock seconds from the reset to the submission.
-        wall_s: f64,
-        /// Seconds of command time.
-        compute_s: f64,
-        /// Model tokens.
-        tokens: u64,
-        /// US dollars.
-        usd: f64,
+        /// What the agent used.
+        usage: Usage,
     },
     /// An event of a newer version, kept in reading and left out of every fold.
     #[serde(other)]

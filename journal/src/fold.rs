@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::event::{Envelope, EpisodeStarted, EpisodeStatus, Event};
+use crate::digest::Digest;
+use crate::event::{Envelope, EpisodeStarted, EpisodeStatus, Event, Usage};
 use crate::observation::{BudgetKind, Remaining};
 use crate::record::EpisodeRecord;
 
@@ -33,8 +34,8 @@ pub struct EpisodeView {
     pub best_validated: Option<f64>,
     /// What was left of the budgets after the last step.
     pub remaining: Remaining,
-    /// The submission's files, once they are copied out.
-    pub submission: Option<BTreeMap<String, crate::digest::Digest>>,
+    /// The submission, once it is copied out.
+    pub submission: Option<Submission>,
     /// The grader's report.
     pub metrics: BTreeMap<String, f64>,
     /// The raw score on the hidden data.
@@ -56,14 +57,19 @@ pub struct End {
     pub truncated: Option<BudgetKind>,
     /// The sum of all rewards.
     pub reward: f64,
-    /// Wall-clock seconds from the reset to the submission.
-    pub wall_s: f64,
-    /// Seconds of command time.
-    pub compute_s: f64,
-    /// Model tokens.
-    pub tokens: u64,
-    /// US dollars.
-    pub usd: f64,
+    /// What the agent used.
+    pub usage: Usage,
+}
+
+/// A submission that was copied out of the sandbox.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Path below the episode's directory and digest of each file.
+    pub files: BTreeMap<String, Digest>,
+    /// What the agent used up to here.
+    pub usage: Usage,
+    /// The budget that took the submission instead of the agent.
+    pub truncated: Option<BudgetKind>,
 }
 
 impl EpisodeView {
@@ -104,8 +110,9 @@ impl EpisodeView {
                 };
             }
             Event::Note { phase, .. } => self.phase = Some(phase.clone()),
-            Event::Submitted { files } => {
-                self.submission = Some(files.clone());
+            Event::Submitted { files, usage, truncated } => {
+                let submission = Submission { files: files.clone(), usage: *usage, truncated: *truncated };
+                self.submission = Some(submission);
                 self.phase = Some("grade".to_owned());
             }
             Event::Graded { metrics, raw, normalised, .. } => {
@@ -113,16 +120,13 @@ impl EpisodeView {
                 self.raw = Some(*raw);
                 self.normalised = Some(*normalised);
             }
-            Event::EpisodeEnded { status, reason, reward, truncated, wall_s, compute_s, tokens, usd } => {
+            Event::EpisodeEnded { status, reason, reward, truncated, usage } => {
                 self.end = Some(End {
                     status: *status,
                     reason: reason.clone(),
                     truncated: *truncated,
                     reward: *reward,
-                    wall_s: *wall_s,
-                    compute_s: *compute_s,
-                    tokens: *tokens,
-                    usd: *usd,
+                    usage: *usage,
                 });
             }
             Event::Unknown => {}
@@ -145,10 +149,10 @@ impl EpisodeView {
             best_validated: self.best_validated,
             reward: end.reward,
             steps: self.steps,
-            wall_s: end.wall_s,
-            compute_s: end.compute_s,
-            tokens: end.tokens,
-            usd: end.usd,
+            wall_s: end.usage.wall_s,
+            compute_s: end.usage.compute_s,
+            tokens: end.usage.tokens,
+            usd: end.usage.usd,
         })
     }
 }

@@ -19,7 +19,7 @@ pub mod score;
 
 pub use action::{Action, LineRange};
 pub use digest::Digest;
-pub use event::{Budgets, Envelope, EpisodeStatus, Event};
+pub use event::{Budgets, Envelope, EpisodeStarted, EpisodeStatus, Event, Usage};
 pub use fold::EpisodeView;
 pub use home::Home;
 pub use ids::{AgentName, BranchId, EpisodeId, IdError, RunId, TaskName};

@@ -1,0 +1,80 @@
+//! Everything an episode needs that episodes of the same task share: the image and the prepared data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mlgym_sandbox::Backend;
+use mlgym_sandbox::image::{ImageBuilder, ImageError, ResolvedImage};
+use mlgym_tasks::{DataCache, ImageSource, PrepareError, PreparedData, Task};
+use tokio_util::sync::CancellationToken;
+
+/// The image that data-preparation scripts run in.
+const PREPARE_IMAGE: &str = "prepare";
+
+/// A task that can be run at once.
+#[derive(Debug, Clone)]
+pub struct ReadyTask {
+    /// The task.
+    pub task: Arc<Task>,
+    /// Its image on the engine.
+    pub image: ResolvedImage,
+    /// Its data on this machine.
+    pub data: PreparedData,
+}
+
+/// Says why a task cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadyError {
+    /// Its image cannot be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Its data cannot be prepared.
+    #[error(transparent)]
+    Data(#[from] PrepareError),
+}
+
+/// Makes tasks ready: builds or finds their images, prepares or finds their data.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// Where images come from.
+    pub images: ImageBuilder,
+    /// Where data is kept.
+    pub data: DataCache,
+    /// Labels for the sandboxes of the preparation.
+    pub labels: BTreeMap<String, String>,
+    /// Fires when the run is stopped.
+    pub cancel: CancellationToken,
+}
+
+impl Stage {
+    /// Makes the usual stage: data in the home's cache.
+    pub fn new(
+        images: ImageBuilder,
+        home: &mlgym_journal::Home,
+        backend: Arc<dyn Backend>,
+        labels: BTreeMap<String, String>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { images, data: DataCache::new(home.cache().join("data"), backend), labels, cancel }
+    }
+
+    /// Finds or makes the task's image.
+    pub async fn image(&self, task: &Task) -> Result<ResolvedImage, ReadyError> {
+        Ok(match &task.image {
+            ImageSource::Builtin(name) => self.images.builtin(name).await?,
+            ImageSource::Reference(reference) => self.images.reference(reference).await?,
+            ImageSource::Dockerfile(directory) => self.images.dockerfile(directory).await?,
+        })
+    }
+
+    /// Finds or makes the task's image and its data.
+    pub async fn ready(&self, task: Arc<Task>) -> Result<ReadyTask, ReadyError> {
+        let image = self.image(&task).await?;
+        let prepare = match task.prepare {
+            Some(_) => self.images.builtin(PREPARE_IMAGE).await?.reference,
+            None => String::new(),
+        };
+        let data = self.data.prepare(&task, &prepare, &self.labels, &self.cancel).await?;
+        Ok(ReadyTask { task, image, data })
+    }
+}

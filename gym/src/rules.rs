@@ -1,0 +1,231 @@
+//! The rules of an episode: budgets, rewards and its end, as synchronous functions on state.
+//!
+//! Nothing here does I/O or reads a clock: the time since the reset is an argument.
+
+use std::time::Duration;
+
+use mlgym_journal::{BudgetKind, Budgets, Remaining, Usage};
+
+/// Where an episode stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Fresh,
+    Running,
+    Over,
+}
+
+/// Says why a step is against the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foul {
+    /// There was no reset.
+    NotReset,
+    /// The episode is over.
+    Over,
+}
+
+/// The state that decides what a step may do, what it pays and whether it was the last.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    budgets: Budgets,
+    validations: u64,
+    phase: Phase,
+    steps: u64,
+    compute: Duration,
+    validated: u64,
+    best: f64,
+    paid: f64,
+}
+
+impl Rules {
+    /// Makes the rules of an episode with these budgets and so many validations.
+    pub fn new(budgets: Budgets, validations: u64) -> Self {
+        Self {
+            budgets,
+            validations,
+            phase: Phase::Fresh,
+            steps: 0,
+            compute: Duration::ZERO,
+            validated: 0,
+            best: 0.0,
+            paid: 0.0,
+        }
+    }
+
+    /// Starts the episode anew.
+    pub fn reset(&mut self) {
+        *self = Self { phase: Phase::Running, ..Self::new(self.budgets.clone(), self.validations) };
+    }
+
+    /// Tells whether the episode has begun and not ended.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Begins a step and returns its number, counted from 1.
+    pub fn begin_step(&mut self) -> Result<u64, Foul> {
+        match self.phase {
+            Phase::Fresh => Err(Foul::NotReset),
+            Phase::Over => Err(Foul::Over),
+            Phase::Running => {
+                self.steps += 1;
+                Ok(self.steps)
+            }
+        }
+    }
+
+    /// Returns the most time that a command of this step may take: what was asked for, or what the budgets leave.
+    pub fn time_limit(&self, asked: Duration, elapsed: Duration) -> Duration {
+        let left = |budget: Option<f64>, used: Duration| {
+            budget.map_or(Duration::MAX, |budget| seconds(budget).saturating_sub(used))
+        };
+        asked.min(left(self.budgets.wall_s, elapsed)).min(left(self.budgets.compute_s, self.compute))
+    }
+
+    /// Counts command time.
+    pub fn charge(&mut self, compute: Duration) {
+        self.compute = self.compute.saturating_add(compute);
+    }
+
+    /// Tells whether another validation is allowed.
+    pub fn may_validate(&self) -> bool {
+        self.validated < self.validations
+    }
+
+    /// Counts a validation and returns its number and its reward: by how much the best validated score improved,
+    /// from 0.
+    pub fn validated(&mut self, normalised: f64) -> (u64, f64) {
+        self.validated += 1;
+        let improvement = (normalised - self.best).max(0.0);
+        self.best += improvement;
+        self.paid += improvement;
+        (self.validated, improvement)
+    }
+
+    /// Returns the number of validations so far.
+    pub fn validations_used(&self) -> u64 {
+        self.validated
+    }
+
+    /// Names the budget that is over, if one is.
+    pub fn exhausted(&self, elapsed: Duration) -> Option<BudgetKind> {
+        let over = |budget: Option<f64>, used: Duration| budget.is_some_and(|budget| used >= seconds(budget));
+        if self.budgets.steps.is_some_and(|steps| self.steps >= steps) {
+            Some(BudgetKind::Steps)
+        } else if over(self.budgets.wall_s, elapsed) {
+            Some(BudgetKind::Wall)
+        } else if over(self.budgets.compute_s, self.compute) {
+            Some(BudgetKind::Compute)
+        } else {
+            None
+        }
+    }
+
+    /// Ends the episode and returns what is still to be paid, so that all rewards sum to the final normalised
+    /// score, or to 0 without one.
+    pub fn end(&mut self, final_normalised: Option<f64>) -> f64 {
+        self.phase = Phase::Over;
+        let due = final_normalised.unwrap_or(0.0) - self.paid;
+        self.paid += due;
+        due
+    }
+
+    /// Returns what is left of the budgets.
+    pub fn remaining(&self, elapsed: Duration) -> Remaining {
+        let left = |budget: f64, used: Duration| (budget - used.as_secs_f64()).max(0.0);
+        Remaining {
+            steps: self.budgets.steps.map(|steps| steps.saturating_sub(self.steps)),
+            wall_s: self.budgets.wall_s.map(|wall| left(wall, elapsed)),
+            compute_s: self.budgets.compute_s.map(|compute| left(compute, self.compute)),
+            tokens: self.budgets.tokens,
+            usd: self.budgets.usd,
+            validations: self.validations.saturating_sub(self.validated),
+        }
+    }
+
+    /// Returns what was used.
+    pub fn usage(&self, elapsed: Duration) -> Usage {
+        Usage { wall_s: elapsed.as_secs_f64(), compute_s: self.compute.as_secs_f64(), ..Usage::default() }
+    }
+}
+
+/// Reads a number of seconds, which may be anything a file or a flag held.
+pub(crate) fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(if value > 0.0 { Duration::MAX } else { Duration::ZERO })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn rules(steps: u64, wall: f64, compute: f64) -> Rules {
+        let budgets = Budgets {
+            steps: Some(steps),
+            wall_s: Some(wall),
+            compute_s: Some(compute),
+            ..Budgets::default()
+        };
+        let mut rules = Rules::new(budgets, 2);
+        rules.reset();
+        rules
+    }
+
+    #[test]
+    fn a_step_needs_a_reset_before_and_no_end() {
+        let mut rules = Rules::new(Budgets::default(), 0);
+        assert_eq!(rules.begin_step(), Err(Foul::NotReset));
+        rules.reset();
+        assert_eq!(rules.begin_step(), Ok(1));
+        rules.end(None);
+        assert_eq!(rules.begin_step(), Err(Foul::Over));
+        rules.reset();
+        assert_eq!(rules.begin_step(), Ok(1));
+    }
+
+    #[test]
+    fn the_budget_that_is_over_is_named() {
+        let mut rules = rules(2, 10.0, 5.0);
+        assert_eq!(rules.exhausted(S(9)), None);
+        assert_eq!(rules.exhausted(S(10)), Some(BudgetKind::Wall));
+        rules.charge(S(5));
+        assert_eq!(rules.exhausted(S(9)), Some(BudgetKind::Compute));
+        rules.begin_step().unwrap();
+        rules.begin_step().unwrap();
+        assert_eq!(rules.exhausted(S(9)), Some(BudgetKind::Steps));
+    }
+
+    #[test]
+    fn a_command_gets_no_more_time_than_the_budgets_leave() {
+        let mut rules = rules(9, 100.0, 30.0);
+        assert_eq!(rules.time_limit(S(20), S(0)), S(20));
+        assert_eq!(rules.time_limit(S(60), S(90)), S(10));
+        rules.charge(S(25));
+        assert_eq!(rules.time_limit(S(60), S(0)), S(5));
+        assert_eq!(Rules::new(Budgets::default(), 0).time_limit(S(60), S(999)), S(60));
+    }
+
+    #[test]
+    fn validation_pays_only_improvement_and_is_limited() {
+        let mut rules = rules(9, 100.0, 30.0);
+        assert_eq!(rules.validated(0.25), (1, 0.25));
+        assert!(rules.may_validate());
+        assert_eq!(rules.validated(-1.0), (2, 0.0));
+        assert!(!rules.may_validate());
+        assert_eq!(rules.end(Some(1.0)), 0.75);
+    }
+
+    proptest! {
+        #[test]
+        fn the_rewards_sum_to_the_final_score(
+            scores in proptest::collection::vec(-3.0..3.0f64, 0..10),
+            last in proptest::option::of(-3.0..3.0f64),
+        ) {
+            let mut rules = rules(99, 100.0, 30.0);
+            let paid: f64 = scores.iter().map(|score| rules.validated(*score).1).sum();
+            let total = paid + rules.end(last);
+            prop_assert!((total - last.unwrap_or(0.0)).abs() < 1e-9);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Runs the episodes of a plan, several at once, and finishes what an earlier process left unfinished.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlgym_journal::run::{RunError, RunLock};
+use mlgym_journal::{
+    BudgetKind, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStarted, EpisodeStatus, EpisodeView, Event,
+    Home, JournalError, JournalReader, JournalWriter, RunManifest, TaskName,
+};
+use mlgym_sandbox::{Backend, EngineFacts};
+use mlgym_tasks::{Grade, GradeError, Split, Task, TaskError};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{AgentError, Context, SharedFactory};
+use crate::environment::EnvironmentError;
+use crate::episode::{Episode, EpisodeSetup};
+use crate::ready::ReadyTask;
+use crate::reaper::remove_run;
+use crate::recorder::{Recorder, RunEvent};
+
+/// How long a stopped episode may take to put its affairs in order before it is abandoned to the sweep.
+const GRACE: Duration = Duration::from_secs(7);
+
+/// Says why a run could not go on. The episodes that were over are kept, and the run can be resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The run's files cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An episode's directory cannot be used.
+    #[error("{verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The factory does not know the agent.
+    #[error("make the agent {0}: there is no agent of this name")]
+    UnknownAgent(String),
+    /// The task of a planned episode was not made ready.
+    #[error("run {0}: its task was not made ready")]
+    NotReady(EpisodeId),
+    /// A task cannot be read any more.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A task is not what it was when the run was planned.
+    #[error(
+        "resume the run: the task {task} in {} changed since the run was planned; restore it, or start a new run",
+        dir.display()
+    )]
+    TaskChanged {
+        /// The task.
+        task: TaskName,
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// The program itself is at fault.
+    #[error("run an episode: {0}")]
+    Panicked(String),
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub struct RunReport {
+    /// The episodes that are over, earlier ones included, in the plan's order.
+    pub records: Vec<EpisodeRecord>,
+    /// The episodes that `run resume` would take up again.
+    pub unfinished: Vec<EpisodeId>,
+}
+
+/// Runs plans.
+#[derive(Clone)]
+pub struct Runner {
+    /// Where runs are kept.
+    pub home: Home,
+    /// Where sandboxes come from.
+    pub backend: Arc<dyn Backend>,
+    /// Where agents come from.
+    pub agents: SharedFactory,
+    /// Who watches. Unbounded, because an episode must never wait for a watcher.
+    pub watchers: Option<mpsc::UnboundedSender<RunEvent>>,
+    /// Fires when the run is to stop.
+    pub cancel: CancellationToken,
+}
+
+/// Loads the tasks of a planned run and checks that they are what they were.
+pub fn tasks_of(manifest: &RunManifest) -> Result<Vec<Arc<Task>>, RunnerError> {
+    let mut tasks: BTreeMap<TaskName, Arc<Task>> = BTreeMap::new();
+    for plan in &manifest.episodes {
+        if tasks.contains_key(&plan.task) {
+            continue;
+        }
+        let task = Task::load(&plan.task_dir)?;
+        if task.digest != plan.task_digest {
+            return Err(RunnerError::TaskChanged { task: plan.task.clone(), dir: plan.task_dir.clone() });
+        }
+        tasks.insert(plan.task.clone(), Arc::new(task));
+    }
+    Ok(tasks.into_values().collect())
+}
+
+/// Says how many episodes of these tasks the engine's host can run at once.
+pub fn parallelism<'a>(facts: &EngineFacts, tasks: impl IntoIterator<Item = &'a Task>) -> usize {
+    let (mut cpus, mut memory) = (0.1_f64, 1_u64);
+    for task in tasks {
+        cpus = cpus.max(task.limits.cpus);
+        memory = memory.max(task.limits.memory_bytes);
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
+    let by_cpus = (facts.cpus as f64 / cpus).floor() as usize;
+    // A fifth of the memory is left to the host.
+    let by_memory = usize::try_from(facts.memory_bytes / 5 * 4 / memory).unwrap_or(usize::MAX);
+    by_cpus.min(by_memory).clamp(1, 64)
+}
+
+impl Runner {
+    /// Runs the plan's episodes that are not over yet. The caller holds the run's lock.
+    pub async fn run(
+        &self,
+        manifest: &RunManifest,
+        _lock: &RunLock,
+        ready: &HashMap<TaskName, Arc<ReadyTask>>,
+    ) -> Result<RunReport, RunnerError> {
+        let slots = Arc::new(Semaphore::new(manifest.parallel.max(1)));
+        let mut episodes = JoinSet::new();
+        for (index, plan) in manifest.episodes.iter().enumerate() {
+            let task = ready.get(&plan.task).ok_or_else(|| RunnerError::NotReady(plan.episode.clone()))?;
+            let (runner, plan, ready) = (self.clone(), plan.clone(), task.clone());
+            let (manifest, slots) = (manifest.clone(), slots.clone());
+            episodes.spawn(async move {
+                let slot = tokio::select! {
+                    slot = slots.acquire_owned() => slot.ok(),
+                    () = runner.cancel.cancelled() => None,
+                };
+                let record = match slot {
+                    Some(_slot) => runner.episode(&manifest, plan, ready).await?,
+                    None => runner.finished(&manifest, &plan)?,
+                };
+                Ok((index, record))
+            });
+        }
+        let outcome = self.gather(manifest, episodes).await;
+        // What is left of abandoned episodes is removed at the next start, if the engine does not answer now.
+        let removal = remove_run(self.backend.as_ref(), &self.home, &manifest.run);
+        let _ = tokio::time::timeout(Duration::from_secs(5), removal).await;
+        outcome
+    }
+
+    async fn gather(
+        &self,
+        manifest: &RunManifest,
+        mut episodes: JoinSet<Result<(usize, Option<EpisodeRecord>), RunnerError>>,
+    ) -> Result<RunReport, RunnerError> {
+        let mut records: Vec<Option<EpisodeRecord>> = vec![None; manifest.episodes.len()];
+        let mut failure = None;
+        let mut deadline = None;
+        loop {
+            let joined = tokio::select! {
+                joined = episodes.join_next() => joined,
+                () = self.cancel.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + GRACE);
+                    continue;
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    // Dropping an episode hands its sandbox to the sweep.
+                    episodes.shutdown().await;
+                    break;
+                }
+            };
+            match joined {
+                None => break,
+                Some(Ok(Ok((index, record)))) => records[index] = record,
+                Some(Ok(Err(error))) => {
+                    failure.get_or_insert(error);
+                    self.cancel.cancel();
+                }
+                Some(Err(error)) => {
+                    failure.get_or_insert(RunnerError::Panicked(error.to_string()));
+                    self.cancel.cancel();
+                }
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let mut report = RunReport::default();
+        for (plan, record) in manifest.episodes.iter().zip(records) {
+            if !record.as_ref().is_some_and(|record| record.status.is_final()) {
+                report.unfinished.push(plan.episode.clone());
+            }
+            report.records.extend(record);
+        }
+        Ok(report)
+    }
+
+    /// Reads what an earlier process left of an episode.
+    fn earlier(
+        &self,
+        manifest: &RunManifest,
+        plan: &EpisodePlan,
+    ) -> Result<Option<EpisodeView>, RunnerError> {
+        let path = self.home.journal(&manifest.run, &plan.episode);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut view = EpisodeView::default();
+        for envelope in JournalReader::open(&path)? {
+            view.apply(&envelope?);
+        }
+        Ok(Some(view))
+    }
+
+    fn finished(
+        &self,
+        manifest: &RunManifest,
+        plan: &EpisodePlan,
+    ) -> Result<Option<EpisodeRecord>, RunnerError> {
+        Ok(self.earlier(manifest, plan)?.and_then(|view| view.record()))
+    }
+
+    async fn episode(
+        &self,
+        manifest: &RunManifest,
+        plan: EpisodePlan,
+        ready: Arc<ReadyTask>,
+    ) -> Result<Option<EpisodeRecord>, RunnerError> {
+        let earlier = self.earlier(manifest, &plan)?;
+        let record = earlier.as_ref().and_then(EpisodeView::record);
+        if record.as_ref().is_some_and(|record| record.status.is_final()) {
+            return Ok(record);
+        }
+        if self.cancel.is_cancelled() {
+            return Ok(record);
+        }
+        match earlier {
+            Some(view) if self.can_be_graded(manifest, &plan, &view) => {
+                self.grade_again(manifest, &plan, ready, view).await?;
+            }
+            Some(view) => {
+                let attempt = view.started.as_ref().map_or(1, |started| started.attempt);
+                self.put_away(manifest, &plan, attempt)?;
+                self.attempt(manifest, &plan, ready, attempt + 1).await?;
+            }
+            None => self.attempt(manifest, &plan, ready, 1).await?,
+        }
+        self.finished(manifest, &plan)
+    }
+
+    /// Tells whether a submission was copied out whole and still lies there as it was.
+    fn can_be_graded(&self, manifest: &RunManifest, plan: &EpisodePlan, view: &EpisodeView) -> bool {
+        let root = self.home.episode(&manifest.run, &plan.episode).join("submission");
+        let is_same = |(name, digest): (&String, &mlgym_journal::Digest)| {
+            let file = std::fs::File::open(root.join(name));
+            file.and_then(mlgym_journal::Digest::of_reader).is_ok_and(|found| found == *digest)
+        };
+        view.submission.as_ref().is_some_and(|submission| submission.files.iter().all(is_same))
+    }
+
+    /// Moves an unfinished attempt's files out of the way; they are kept for whoever asks what happened.
+    fn put_away(&self, manifest: &RunManifest, plan: &EpisodePlan, attempt: u32) -> Result<(), RunnerError> {
+        let directory = self.home.episode(&manifest.run, &plan.episode);
+        let target = directory.join("attempts").join(attempt.to_string());
+        let io = |verb, path: PathBuf| move |source| RunnerError::Io { verb, path, source };
+        std::fs::create_dir_all(&target).map_err(io("make", target.clone()))?;
+        for name in ["journal.jsonl", "submission", "validation"] {
+            match std::fs::rename(directory.join(name), target.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io("move", directory.join(name))(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn setup(
+        &self,
+        manifest: &RunManifest,
+        plan: &EpisodePlan,
+        ready: Arc<ReadyTask>,
+    ) -> Result<EpisodeSetup, RunnerError> {
+        let journal = JournalWriter::open(&self.home.journal(&manifest.run, &plan.episode))?;
+        Ok(EpisodeSetup {
+            home: self.home.clone(),
+            run: manifest.run.clone(),
+            plan: plan.clone(),
+            ready,
+            backend: self.backend.clone(),
+            recorder: Recorder::new(plan.episode.clone(), journal, self.watchers.clone()),
+            cancel: self.cancel.child_token(),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        manifest: &RunManifest,
+        plan: &EpisodePlan,
+        ready: Arc<ReadyTask>,
+        attempt: u32,
+    ) -> Result<(), RunnerError> {
+        let unknown = || RunnerError::UnknownAgent(plan.agent.to_string());
+        let mut agent = self.agents.create(&plan.agent).ok_or_else(unknown)?;
+        let setup = self.setup(manifest, plan, ready)?;
+        let started = EpisodeStarted {
+            run: manifest.run.clone(),
+            episode: plan.episode.clone(),
+            attempt,
+            suite: manifest.suite.clone(),
+            task: plan.task.clone(),
+            task_digest: plan.task_digest.clone(),
+            agent: plan.agent.clone(),
+            agent_version: agent.version(),
+            model: None,
+            seed: plan.seed,
+            budgets: plan.budgets.clone(),
+            validations: setup.ready.task.validation.limit,
+            metric: setup.ready.task.metric.clone(),
+            image: setup.ready.image.name.clone(),
+            image_digest: setup.ready.image.digest.clone(),
+            backend: self.backend.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        setup.recorder.record(Event::EpisodeStarted(Box::new(started)))?;
+        let (recorder, cancel) = (setup.recorder.clone(), setup.cancel.clone());
+        let mut context = Context::new(plan.seed, recorder, cancel.clone());
+        let mut episode = Episode::new(setup);
+        let idle = episode.idle_deadline();
+        let outcome = tokio::select! {
+            outcome = agent.run(&mut episode, &mut context) => Some(outcome),
+            () = passed(idle) => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => episode.expire(BudgetKind::Wall).await.map_err(AgentError::from),
+        };
+        let failure = match outcome {
+            Ok(()) => None,
+            Err(AgentError::Note(error) | AgentError::Environment(EnvironmentError::Journal(error))) => {
+                // Without its journal the episode cannot even be closed; only its sandbox can be removed.
+                let _ = episode.close(None).await;
+                return Err(error.into());
+            }
+            Err(error) => Some(verdict(&error, cancel.is_cancelled())),
+        };
+        match episode.close(failure).await {
+            Ok(()) => Ok(()),
+            Err(EnvironmentError::Journal(error)) => Err(error.into()),
+            // The sandbox could not be removed: the sweep and the next start try again.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn grade_again(
+        &self,
+        manifest: &RunManifest,
+        plan: &EpisodePlan,
+        ready: Arc<ReadyTask>,
+        view: EpisodeView,
+    ) -> Result<(), RunnerError> {
+        let setup = self.setup(manifest, plan, ready)?;
+        let started = Instant::now();
+        let (status, reason, reward) = match setup.grade(Split::Test).await {
+            Ok(Grade::Scored { metrics, raw, normalised }) => {
+                let duration_s = started.elapsed().as_secs_f64();
+                setup.recorder.record(Event::Graded { metrics, raw, normalised, duration_s })?;
+                (EpisodeStatus::Graded, None, normalised)
+            }
+            Ok(Grade::Rejected { reason }) => (EpisodeStatus::Rejected, Some(reason), 0.0),
+            Err(error) => {
+                let error = AgentError::from(EnvironmentError::from(error));
+                let (status, reason) = verdict(&error, setup.cancel.is_cancelled());
+                (status, Some(reason), 0.0)
+            }
+        };
+        let submission = view.submission.as_ref();
+        setup.recorder.record(Event::EpisodeEnded {
+            status,
+            reason,
+            reward,
+            truncated: submission.and_then(|submission| submission.truncated),
+            usage: submission.map(|submission| submission.usage).unwrap_or_default(),
+        })?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// Resolves when the agent has let the last moment pass at which it could have acted.
+async fn passed(mut idle: watch::Receiver<Option<Instant>>) {
+    loop {
+        let deadline = *idle.borrow_and_update();
+        let until = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = until => return,
+            changed = idle.changed() => if changed.is_err() { std::future::pending::<()>().await },
+        }
+    }
+}
+
+/// Says how an episode ended whose agent did not return.
+fn verdict(error: &AgentError, is_cancelled: bool) -> (EpisodeStatus, String) {
+    let status = match error {
+        AgentError::Environment(EnvironmentError::Cancelled) => EpisodeStatus::Cancelled,
+        _ if is_cancelled => EpisodeStatus::Cancelled,
+        AgentError::Environment(EnvironmentError::Grade(
+            GradeError::Sandbox { .. } | GradeError::Io { .. },
+        )) => EpisodeStatus::SandboxError,
+        AgentError::Environment(EnvironmentError::Grade(_)) => EpisodeStatus::GradingError,
+        AgentError::Environment(EnvironmentError::NotReset | EnvironmentError::Over) => {
+            EpisodeStatus::AgentError
+        }
+        AgentError::Environment(_) => EpisodeStatus::SandboxError,
+        AgentError::Unsuitable { .. } | AgentError::Failed { .. } | AgentError::Note(_) => {
+            EpisodeStatus::AgentError
+        }
+    };
+    if status == EpisodeStatus::Cancelled {
+        return (status, "the run was stopped".to_owned());
+    }
+    (status, chain(error))
+}
+
+/// Writes an error with its sources, each once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
