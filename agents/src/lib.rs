@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The agents that come with the gym.
+//!
+//! `automl` is an AutoML engine that uses no language model; `oracle`, `baseline`, `constant`, `random-forest` and
+//! `noop` are the fixed points that tasks are checked against. All act through the environment's steps alone: this
+//! crate knows nothing of containers, databases or terminals.
+
+pub mod automl;
+pub mod oracle;
+pub mod predictors;
+pub mod registry;
+mod steps;
+
+pub use automl::AutoMl;
+pub use registry::{AgentInfo, Agents, UnknownAgent};

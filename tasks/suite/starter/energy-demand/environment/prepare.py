@@ -7,7 +7,7 @@ from mlgym_data import describe, public, write_labels, write_sample
 rng = np.random.default_rng(1882)
 days, ahead = 150, 14
 time = pd.date_range("2023-01-09", periods=(days + ahead) * 24, freq="h")
-hour, weekday, day = time.hour.to_numpy(), time.dayofweek.to_numpy(), np.arange(len(time)) / 24
+hour, weekday, day = time.hour.to_numpy(), time.day_of_week.to_numpy(), np.arange(len(time)) / 24
 
 
 def remembering(size, memory, scale):
@@ -54,7 +54,7 @@ future.insert(0, "id", np.arange(len(future)))
 table[past].to_csv(public() / "train.csv", index=False)
 future.drop(columns="demand").to_csv(public() / "test.csv", index=False)
 # Whole days of a district belong to one part, so that neighbouring hours do not give each other away.
-block = future["time"].dt.dayofyear * 10 + future["district"].astype("category").cat.codes
+block = future["time"].dt.day_of_year * 10 + future["district"].astype("category").cat.codes
 parts = {key: "validation" if rng.random() < 0.35 else "test" for key in sorted(block.unique())}
 write_labels(future["id"], future["demand"], block.map(parts))
 submission = {"columns": ["demand"], "prediction": "value"}

@@ -7,7 +7,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 
 def features(table):
-    hour, weekday = table["time"].dt.hour, table["time"].dt.dayofweek
+    hour, weekday = table["time"].dt.hour, table["time"].dt.day_of_week
     kind = np.where(table["holiday"] == 1, 7, weekday)
     free = ((kind >= 5).astype(int)).astype(str)
     heating, cooling = (14 - table["temperature"]).clip(0), (table["temperature"] - 19).clip(0)

@@ -1,0 +1,81 @@
+//! How the engine spends its time: part of the episode's budget, shared between candidates and tuning.
+
+use std::time::Duration;
+
+use mlgym_journal::Remaining;
+
+/// What is aimed at when the budget is large: more than this brings little on tables that fit in memory.
+const USUAL: f64 = 75.0;
+
+/// What is spent of a large budget beyond the usual.
+const SHARE_OF_LARGE: f64 = 0.1;
+
+/// What is spent of a small budget at most; the rest is for the ensemble, the validation and the submission.
+const SHARE_OF_SMALL: f64 = 0.65;
+
+/// The part of the time that goes to the first round, in which every candidate is tried once.
+const FIRST_ROUND: f64 = 0.7;
+
+/// Less than this is not worth starting Python for.
+const LEAST: f64 = 4.0;
+
+/// The engine's time plan; all times count from the agent's start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimePlan {
+    total: f64,
+}
+
+impl TimePlan {
+    /// Plans by what the budgets leave at the reset.
+    pub(crate) fn new(remaining: &Remaining) -> Self {
+        let limits = [remaining.wall_s, remaining.compute_s];
+        let budget = limits.into_iter().flatten().fold(f64::INFINITY, f64::min);
+        let wish = if budget.is_finite() { USUAL.max(SHARE_OF_LARGE * budget) } else { USUAL };
+        Self { total: wish.min(SHARE_OF_SMALL * budget) }
+    }
+
+    /// Returns the most that the next of `left` candidates may take; `None` when there is no time for it. One
+    /// candidate may take up to three fair shares, because most take much less than one.
+    pub(crate) fn candidate(self, elapsed: Duration, left: usize) -> Option<Duration> {
+        let rest = self.total * FIRST_ROUND - elapsed.as_secs_f64();
+        share(rest, left, 3.0)
+    }
+
+    /// Returns how long the next of `left` candidates is tuned; `None` when there is no time for it.
+    pub(crate) fn tuning(self, elapsed: Duration, left: usize) -> Option<Duration> {
+        share(self.total - elapsed.as_secs_f64(), left, 1.0)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
+fn share(rest: f64, left: usize, generosity: f64) -> Option<Duration> {
+    let time = (rest / left.max(1) as f64 * generosity).min(rest);
+    // Whole seconds, because the time goes into a script that is to be the same from run to run.
+    (time >= LEAST).then(|| Duration::from_secs_f64(time.floor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(wall: f64) -> TimePlan {
+        TimePlan::new(&Remaining { wall_s: Some(wall), ..Remaining::default() })
+    }
+
+    #[test]
+    fn small_budgets_are_not_overrun_and_large_ones_are_used() {
+        assert_eq!(plan(60.0).total, 39.0);
+        assert_eq!(plan(600.0).total, USUAL);
+        assert_eq!(plan(7200.0).total, 720.0);
+        assert_eq!(TimePlan::new(&Remaining::default()).total, USUAL);
+    }
+
+    #[test]
+    fn time_is_shared_until_there_is_none() {
+        let plan = plan(600.0);
+        assert_eq!(plan.candidate(Duration::ZERO, 7), Some(Duration::from_secs(22)));
+        assert_eq!(plan.candidate(Duration::from_secs(50), 1), None);
+        assert_eq!(plan.tuning(Duration::from_secs(55), 2), Some(Duration::from_secs(10)));
+        assert_eq!(plan.tuning(Duration::from_secs(80), 2), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Steps that several agents take.
+
+use mlgym::{Action, AgentError, Environment, Observation};
+
+/// Takes a step; `None` when the episode is over: a budget was used up, or the submission was taken.
+pub(crate) async fn step(
+    environment: &mut dyn Environment,
+    action: Action,
+) -> Result<Option<Observation>, AgentError> {
+    let transition = environment.step(action).await?;
+    Ok((!transition.is_over()).then_some(transition.observation))
+}
+
+/// Takes a step that must do what it is asked.
+pub(crate) async fn must(
+    environment: &mut dyn Environment,
+    what: &str,
+    action: Action,
+) -> Result<Option<Observation>, AgentError> {
+    let turn = step(environment, action).await?;
+    match &turn {
+        Some(seen) if !seen.is_ok() => {
+            Err(AgentError::Failed { what: what.to_owned(), output: explain(seen) })
+        }
+        _ => Ok(turn),
+    }
+}
+
+/// Says what went wrong in a step: the end of what was printed, or the complaint.
+pub(crate) fn explain(seen: &Observation) -> String {
+    let mut parts: Vec<String> = seen.error.iter().cloned().chain(seen.notices.iter().cloned()).collect();
+    if let Some(code) = seen.exit_code.filter(|code| *code != 0) {
+        parts.push(format!("exit code {code}"));
+    }
+    for text in [&seen.stdout.content, &seen.stderr.content] {
+        let lines: Vec<&str> = text.trim().lines().collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+        parts.extend(Some(tail).filter(|tail| !tail.is_empty()));
+    }
+    parts.join("\n")
+}
+
+/// Runs the task's baseline command; `false` when the episode ended meanwhile.
+pub(crate) async fn run_baseline(environment: &mut dyn Environment, agent: &str) -> Result<bool, AgentError> {
+    let task = environment.task();
+    let command = task.baseline.clone().ok_or_else(|| AgentError::Unsuitable {
+        agent: agent.to_owned(),
+        task: task.name.to_string(),
+        reason: "its task.toml names no baseline command".to_owned(),
+    })?;
+    let turn = must(environment, "run the task's baseline", Action::shell(command)).await?;
+    Ok(turn.is_some())
+}
+
+/// Hands the submission in; a submission that is not accepted is the agent's failure.
+pub(crate) async fn submit(environment: &mut dyn Environment) -> Result<(), AgentError> {
+    match must(environment, "submit", Action::Submit).await? {
+        None => Ok(()),
+        Some(seen) => Err(AgentError::Failed { what: "submit".to_owned(), output: explain(&seen) }),
+    }
+}

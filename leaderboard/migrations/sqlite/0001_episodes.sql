@@ -1,0 +1,40 @@
+-- One row for each episode that is over; an index over the journals, which can be built again from them.
+CREATE TABLE episodes (
+    run            TEXT NOT NULL,
+    episode        TEXT NOT NULL,
+    suite          TEXT NOT NULL,
+    task           TEXT NOT NULL,
+    task_digest    TEXT NOT NULL,
+    agent          TEXT NOT NULL,
+    agent_version  TEXT NOT NULL,
+    model          TEXT,
+    seed           INTEGER NOT NULL,
+    attempt        INTEGER NOT NULL,
+    status         TEXT NOT NULL,
+    reason         TEXT,
+    truncated      TEXT,
+    metric         TEXT NOT NULL,
+    goal           TEXT NOT NULL,
+    baseline       REAL NOT NULL,
+    reference      REAL NOT NULL,
+    raw            REAL,
+    normalised     REAL,
+    best_validated REAL,
+    reward         REAL NOT NULL,
+    metrics        TEXT NOT NULL,
+    steps          INTEGER NOT NULL,
+    wall_s         REAL NOT NULL,
+    compute_s      REAL NOT NULL,
+    tokens         INTEGER NOT NULL,
+    usd            REAL NOT NULL,
+    image          TEXT NOT NULL,
+    image_digest   TEXT NOT NULL,
+    backend        TEXT NOT NULL,
+    version        TEXT NOT NULL,
+    started_at     TEXT NOT NULL,
+    ended_at       TEXT NOT NULL,
+    PRIMARY KEY (run, episode)
+);
+
+CREATE INDEX episodes_by_task ON episodes (task, ended_at);
+CREATE INDEX episodes_by_agent ON episodes (agent, task);

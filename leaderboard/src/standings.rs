@@ -1,0 +1,103 @@
+//! From episodes to a ranking of agents.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::statistics::{interquartile_mean, mean, stratified_interval};
+use crate::store::EpisodeRow;
+
+/// How an agent did on one task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskScore {
+    /// The task.
+    pub task: String,
+    /// The primary metric.
+    pub metric: String,
+    /// Episodes that count.
+    pub episodes: usize,
+    /// Episodes with a score among them.
+    pub graded: usize,
+    /// The mean raw score of the graded ones.
+    pub raw: Option<f64>,
+    /// The mean normalised score; an episode without a score counts 0.
+    pub normalised: f64,
+}
+
+/// How an agent did on all tasks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// The agent.
+    pub agent: String,
+    /// The model behind it, if any.
+    pub model: Option<String>,
+    /// Episodes that count.
+    pub episodes: usize,
+    /// Episodes with a score among them.
+    pub graded: usize,
+    /// Episodes that do not count, because the grader or the sandbox failed or somebody stopped the run.
+    pub not_counted: usize,
+    /// The mean over tasks of the mean normalised score: 0 at the baselines, 1 at the references.
+    pub mean: f64,
+    /// The interquartile mean over all episodes that count.
+    pub interquartile_mean: f64,
+    /// The 95 % interval of `mean` over seeds; absent with fewer than two seeds on a task.
+    pub interval: Option<(f64, f64)>,
+    /// The mean seconds of an episode.
+    pub wall_s: f64,
+    /// US dollars, all episodes together.
+    pub usd: f64,
+    /// Task by task.
+    pub tasks: Vec<TaskScore>,
+}
+
+/// Ranks the agents, best first. Ties are broken by name, so that the order is always the same.
+pub fn standings(rows: &[EpisodeRow]) -> Vec<Standing> {
+    let mut agents: BTreeMap<(&str, Option<&str>), Vec<&EpisodeRow>> = BTreeMap::new();
+    for row in rows {
+        agents.entry((&row.agent, row.model.as_deref())).or_default().push(row);
+    }
+    let mut standings: Vec<_> =
+        agents.into_iter().map(|((agent, model), rows)| standing(agent, model, &rows)).collect();
+    standings.sort_by(|a, b| b.mean.total_cmp(&a.mean).then_with(|| a.agent.cmp(&b.agent)));
+    standings
+}
+
+fn standing(agent: &str, model: Option<&str>, rows: &[&EpisodeRow]) -> Standing {
+    let counted: Vec<&EpisodeRow> = rows.iter().copied().filter(|row| row.counts()).collect();
+    let mut by_task: BTreeMap<&str, Vec<&EpisodeRow>> = BTreeMap::new();
+    for row in &counted {
+        by_task.entry(&row.task).or_default().push(row);
+    }
+    let tasks: Vec<TaskScore> = by_task.iter().map(|(task, rows)| task_score(task, rows)).collect();
+    let score = |row: &&EpisodeRow| row.normalised.unwrap_or(0.0);
+    let groups: Vec<Vec<f64>> = by_task.values().map(|rows| rows.iter().map(score).collect()).collect();
+    let all: Vec<f64> = counted.iter().map(score).collect();
+    let task_means: Vec<f64> = tasks.iter().map(|task| task.normalised).collect();
+    Standing {
+        agent: agent.to_owned(),
+        model: model.map(str::to_owned),
+        episodes: counted.len(),
+        graded: counted.iter().filter(|row| row.normalised.is_some()).count(),
+        not_counted: rows.len() - counted.len(),
+        mean: mean(&task_means).unwrap_or(0.0),
+        interquartile_mean: interquartile_mean(&all).unwrap_or(0.0),
+        interval: stratified_interval(&groups),
+        wall_s: mean(&counted.iter().map(|row| row.wall_s).collect::<Vec<_>>()).unwrap_or(0.0),
+        usd: rows.iter().map(|row| row.usd).sum(),
+        tasks,
+    }
+}
+
+fn task_score(task: &str, rows: &[&EpisodeRow]) -> TaskScore {
+    let raw: Vec<f64> = rows.iter().filter_map(|row| row.raw).collect();
+    let normalised: Vec<f64> = rows.iter().map(|row| row.normalised.unwrap_or(0.0)).collect();
+    TaskScore {
+        task: task.to_owned(),
+        metric: rows.first().map(|row| row.metric.clone()).unwrap_or_default(),
+        episodes: rows.len(),
+        graded: raw.len(),
+        raw: mean(&raw),
+        normalised: mean(&normalised).unwrap_or(0.0),
+    }
+}
