@@ -5,6 +5,7 @@
 //! crate knows nothing of containers, databases or terminals.
 
 pub mod automl;
+pub mod check;
 pub mod oracle;
 pub mod predictors;
 pub mod registry;

@@ -1,2 +1,17 @@
-//! The binary.
-fn main() {}
+//! The program `mlgym`: parses the command line, and wires the other crates together.
+//!
+//! Logic that is worth testing without a terminal lives one crate lower. Results go to stdout, people's text and
+//! progress to stderr.
+
+mod app;
+mod commands;
+mod failure;
+mod output;
+mod progress;
+mod session;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    app::main()
+}

@@ -26,5 +26,5 @@ pub use ids::{AgentName, BranchId, EpisodeId, IdError, RunId, TaskName};
 pub use log::{JournalError, JournalReader, JournalWriter};
 pub use observation::{BudgetKind, Job, JobState, Observation, Remaining, Text, ValidationScore};
 pub use record::EpisodeRecord;
-pub use run::{EpisodePlan, RunManifest};
+pub use run::{EpisodePlan, Purpose, RunManifest};
 pub use score::{Goal, Metric};

@@ -31,6 +31,17 @@ pub struct EpisodePlan {
     pub budgets: Budgets,
 }
 
+/// What a run is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Its scores go to the leaderboard.
+    #[default]
+    Eval,
+    /// It only looks at tasks; its scores say nothing about agents.
+    Check,
+}
+
 /// All that is needed to finish a run in another process: `runs/<run>/run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunManifest {
@@ -42,6 +53,9 @@ pub struct RunManifest {
     pub created: Timestamp,
     /// The version of mlgym that planned it.
     pub version: String,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// The suite's name.
     pub suite: String,
     /// Episodes at once.
@@ -199,6 +213,7 @@ mod tests {
             run: RunId::new("20260101-000000-0000").unwrap(),
             created: Timestamp::UNIX_EPOCH,
             version: "0.1.0".into(),
+            purpose: Purpose::Eval,
             suite: "starter".into(),
             parallel: 2,
             episodes: Vec::new(),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlgym_journal::{
-    EpisodeRecord, EpisodeStatus, EpisodeView, Goal, Home, JournalReader, RunId, RunManifest, run::RunError,
+    EpisodeRecord, EpisodeStatus, EpisodeView, Goal, Home, JournalReader, Purpose, RunId, RunManifest,
+    run::RunError,
 };
 use serde::Serialize;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -301,6 +302,9 @@ fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord
         }
     };
     let mut records = Vec::new();
+    if manifest.purpose != Purpose::Eval {
+        return records;
+    }
     for plan in &manifest.episodes {
         let path = home.journal(run, &plan.episode);
         let read = JournalReader::open(&path).and_then(|mut lines| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
-use bollard::query_parameters::ListImagesOptionsBuilder;
+use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -248,6 +248,12 @@ impl ImageBuilder {
             .collect();
         rows.sort();
         Ok(rows)
+    }
+
+    /// Removes an image by its reference; fails where another image or a container stands on it.
+    pub async fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let removed = self.backend.client().remove_image(reference, None::<RemoveImageOptions>, None).await;
+        removed.map(drop).map_err(engine("remove"))
     }
 
     async fn find(&self, name: &str, reference: &str) -> Result<Option<ResolvedImage>, ImageError> {

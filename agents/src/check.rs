@@ -1,0 +1,190 @@
+//! Whether a task is sound: its fixed points score as it says, and nothing private can be reached by an agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlgym::{Context, Environment, Episode, EpisodeSetup};
+use mlgym_journal::{Digest, EpisodeRecord, EpisodeStatus};
+use mlgym_tasks::Task;
+use serde::Serialize;
+
+/// The agents whose scores a check looks at, in the order of [`Fixed`].
+pub const AGENTS: [&str; 3] = ["noop", "baseline", "oracle"];
+
+/// How far a measured score may lie from the one that `task.toml` says, in normalised units.
+const TOLERANCE: f64 = 0.05;
+
+/// Files smaller than this are no secret: they are equal to too many others.
+const LEAST_SECRET: u64 = 16;
+
+/// What one of the fixed points came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fixed {
+    /// The agent.
+    pub agent: String,
+    /// How its episode ended.
+    pub status: &'static str,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// The raw score.
+    pub raw: Option<f64>,
+    /// 0 at the baseline that `task.toml` says, 1 at its reference.
+    pub normalised: Option<f64>,
+    /// Wall-clock seconds.
+    pub wall_s: f64,
+}
+
+/// What a check found out.
+#[derive(Debug, Clone, Serialize)]
+pub struct TaskCheck {
+    /// The task.
+    pub task: String,
+    /// The fixed points.
+    pub fixed: Vec<Fixed>,
+    /// Private files that were looked for in the agent's sandbox.
+    pub private_files: usize,
+    /// What is wrong; nothing when the task is sound.
+    pub problems: Vec<String>,
+}
+
+/// Judges a task by its fixed points' episodes and by the search for private files.
+pub fn judge(task: &Task, records: &[&EpisodeRecord], search: &Search) -> TaskCheck {
+    let mut problems = Vec::new();
+    let mut fixed = Vec::new();
+    for agent in AGENTS {
+        let Some(record) = records.iter().find(|record| record.started.agent.as_str() == agent) else {
+            problems.push(format!("{agent}: the episode did not finish"));
+            continue;
+        };
+        problems.extend(complaint(agent, record, task));
+        fixed.push(Fixed {
+            agent: agent.to_owned(),
+            status: record.status.as_str(),
+            reason: record.reason.clone(),
+            raw: record.raw,
+            normalised: record.normalised,
+            wall_s: record.wall_s,
+        });
+    }
+    problems.extend(search.found.iter().map(|found| format!("private: {found}")));
+    TaskCheck { task: task.name.to_string(), fixed, private_files: search.files, problems }
+}
+
+fn complaint(agent: &str, record: &EpisodeRecord, task: &Task) -> Option<String> {
+    let said = || record.reason.clone().unwrap_or_else(|| record.status.as_str().to_owned());
+    let score = match (agent, record.normalised) {
+        ("noop", None) if record.status == EpisodeStatus::NoSubmission => return None,
+        ("noop", None) => return Some(format!("noop: must end without a submission, but: {}", said())),
+        ("noop", Some(_)) => {
+            return Some(
+                "noop: doing nothing has a score: remove the submission from the starter files".to_owned(),
+            );
+        }
+        (_, None) => return Some(format!("{agent}: has no score: {}", said())),
+        (_, Some(score)) => score,
+    };
+    let (expected, declared) = match agent {
+        "oracle" if score <= 0.0 => {
+            return Some("oracle: the reference does not beat the baseline".to_owned());
+        }
+        "oracle" => (1.0, task.metric.reference),
+        _ => (0.0, task.metric.baseline),
+    };
+    ((score - expected).abs() > TOLERANCE).then(|| {
+        let raw = record.raw.unwrap_or(f64::NAN);
+        format!("{agent}: {} is {raw:.4}, and task.toml says {declared}", task.metric.name)
+    })
+}
+
+/// What was looked for in an agent's sandbox, and what of it was there.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Private files that were looked for.
+    pub files: usize,
+    /// What could be reached.
+    pub found: Vec<String>,
+}
+
+/// Says why the search could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The episode failed.
+    #[error("search the agent's sandbox")]
+    Environment(#[from] mlgym::EnvironmentError),
+    /// The private files cannot be read.
+    #[error("read the private files in {}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Starts an episode as an agent would, and looks in its sandbox, as the agent's user, for every private file by
+/// its content: the hidden data, the grader, and the reference solution. Also tries the places where graders find
+/// theirs, and the network.
+pub async fn search(setup: EpisodeSetup) -> Result<Search, SearchError> {
+    let ready: Arc<_> = setup.ready.clone();
+    let context = Context::new(setup.plan.seed, setup.recorder.clone(), setup.cancel.clone());
+    let mut episode = Episode::new(setup);
+    let outcome = look(&mut episode, &ready.task, &ready.data.private, context.seed).await;
+    // What was found matters more than a sandbox that the run's end removes.
+    let _ = episode.close(None).await;
+    outcome
+}
+
+async fn look(episode: &mut Episode, task: &Task, private: &Path, seed: u64) -> Result<Search, SearchError> {
+    let mut secrets = BTreeMap::new();
+    for directory in [private.to_owned(), task.tests_dir(), task.solution_dir()] {
+        let found =
+            secrets_in(&directory).map_err(|source| SearchError::Io { path: directory.clone(), source })?;
+        secrets.extend(found);
+    }
+    episode.reset(seed).await?;
+    let mut search = Search { files: secrets.len(), ..Search::default() };
+    let places = "for p in /tests/* /private/* /solution/* /logs/verifier/* /var/run/docker.sock; do \
+                  [ -e \"$p\" ] && echo \"$p\"; done; for d in /tests /private; do ls -A \"$d\" 2>/dev/null; done; \
+                  ls /sys/class/net | grep -v '^lo$' | sed 's/^/network interface /'; true";
+    let said = episode.probe(places, Duration::from_secs(30)).await?;
+    search.found.extend(said.lines().map(|line| format!("the agent sees {line}")));
+    let sizes: BTreeSet<String> = secrets.values().map(|(size, _)| format!("-size {size}c")).collect();
+    if sizes.is_empty() {
+        return Ok(search);
+    }
+    let wanted = sizes.into_iter().collect::<Vec<_>>().join(" -o ");
+    let script = format!(
+        "find / \\( -path /proc -o -path /sys \\) -prune -o -type f \\( {wanted} \\) -print0 2>/dev/null \
+         | xargs -0 -r sha256sum 2>/dev/null; true"
+    );
+    for line in episode.probe(&script, Duration::from_secs(300)).await?.lines() {
+        if let Some((digest, path)) = line.split_once("  ")
+            && let Some((_, secret)) = secrets.get(digest)
+        {
+            search.found.push(format!("{} can be read as {path}", secret.display()));
+        }
+    }
+    Ok(search)
+}
+
+/// Lists a directory's files by digest, with their sizes.
+fn secrets_in(directory: &Path) -> std::io::Result<BTreeMap<String, (u64, PathBuf)>> {
+    let mut found = BTreeMap::new();
+    if !directory.is_dir() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let meta = std::fs::metadata(entry.path())?;
+        if meta.is_dir() {
+            found.extend(secrets_in(&entry.path())?);
+        } else if meta.len() >= LEAST_SECRET {
+            let digest = Digest::of_reader(std::fs::File::open(entry.path())?)?;
+            found.insert(digest.to_string(), (meta.len(), entry.path()));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! The command line: parsing, signals, exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::{clean, doctor, eval, image, leaderboard, run, task};
+use crate::failure::{Failure, Kind, sentence};
+use crate::output::{Output, say};
+use crate::session::Session;
+
+/// A gym in which agents do machine-learning research, a harness that measures them, and an AutoML engine.
+#[derive(Debug, Parser)]
+#[command(name = "mlgym", version, propagate_version = true, after_help = AFTER)]
+struct App {
+    /// Where runs, data and the leaderboard are kept [default: the XDG data directory's mlgym]
+    #[arg(long, env = "MLGYM_HOME", global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Write the result to stdout as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log what is done to stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER: &str = "Exit codes: 0 done; 1 something failed its bar; 2 usage; 3 the machine lacks something \
+                     (engine, image, disk); 130 interrupted (`mlgym run resume` goes on).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run agents on tasks, grade them, store the scores and print the leaderboard
+    Eval(eval::Arguments),
+    /// Show how agents rank, or rebuild the database from the journals
+    Leaderboard(leaderboard::Arguments),
+    /// List, show and resume runs
+    Run(run::Arguments),
+    /// List, show and check tasks
+    Task(task::Arguments),
+    /// Build and list images
+    Image(image::Arguments),
+    /// Say what is missing on this machine, and the command that mends it
+    Doctor,
+    /// Remove what killed runs left behind; with flags, also what can be made again
+    Clean(clean::Arguments),
+}
+
+/// Runs the program and returns its exit code.
+pub(crate) fn main() -> ExitCode {
+    let app = match App::try_parse() {
+        Ok(app) => app,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A reader that went away is no error.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_logging(app.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format!("error: failed to start the async runtime: {error}"));
+            return Kind::Environment.code();
+        }
+    };
+    let outcome = runtime.block_on(until_stopped(app));
+    // A blocked write of an abandoned task must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            say(format!("error: {}", sentence(&failure.text())));
+            failure.kind.code()
+        }
+    }
+}
+
+/// Runs the command; the first signal asks it to stop, the second abandons it.
+async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
+    let cancel = CancellationToken::new();
+    let session = Session { home: app.home, output: Output { json: app.json }, cancel: cancel.clone() };
+    let work = dispatch(app.command, session);
+    tokio::pin!(work);
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        outcome = &mut work => return outcome,
+        () = signals.next() => say("stopping: running episodes are put in order (once more to abandon them) …"),
+    }
+    cancel.cancel();
+    tokio::select! {
+        outcome = &mut work => outcome,
+        () = signals.next() => Err(Failure::message(
+            Kind::Interrupted,
+            "abandoned: the next start of mlgym removes the containers that are left",
+        )),
+    }
+}
+
+async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Eval(arguments) => Box::pin(eval::run(&session, arguments)).await,
+        Command::Leaderboard(arguments) => Box::pin(leaderboard::run(&session, arguments)).await,
+        Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
+        Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,
+        Command::Image(arguments) => Box::pin(image::run(&session, arguments)).await,
+        Command::Doctor => Box::pin(doctor::run(&session)).await,
+        Command::Clean(arguments) => Box::pin(clean::run(&session, arguments)).await,
+    }
+}
+
+/// Ctrl-C, a polite kill, and a terminal that is closed.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error: std::io::Error| Failure::new(Kind::Environment, error);
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "mlgym=debug,mlgym_sandbox=debug,mlgym_agents=debug,info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MLGYM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        App::command().debug_assert();
+    }
+}

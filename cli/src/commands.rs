@@ -1,0 +1,10 @@
+//! One file per command.
+
+pub(crate) mod clean;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod execute;
+pub(crate) mod image;
+pub(crate) mod leaderboard;
+pub(crate) mod run;
+pub(crate) mod task;

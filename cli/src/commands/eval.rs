@@ -1,0 +1,214 @@
+//! `mlgym eval`: agents on tasks.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use mlgym::runner::parallelism;
+use mlgym_agents::Agents;
+use mlgym_journal::run::RunLock;
+use mlgym_journal::{AgentName, Budgets, EpisodeId, EpisodePlan, Home, Purpose, RunManifest};
+use mlgym_leaderboard::Filter;
+use mlgym_sandbox::Backend;
+use mlgym_tasks::{Suite, Task};
+
+use crate::commands::execute::{execute, make_ready, verdict};
+use crate::commands::leaderboard::{Board, by_agent, by_task};
+use crate::failure::{Failure, Kind};
+use crate::output::{say, seconds};
+use crate::progress::Progress;
+use crate::session::Session;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// An agent; several with commas or by repeating the flag
+    #[arg(short, long = "agent", value_name = "NAME", value_delimiter = ',', default_value = "automl")]
+    agents: Vec<String>,
+    /// A built-in suite, a directory of tasks, or one task's directory
+    #[arg(short, long, value_name = "SUITE", default_value = "starter")]
+    suite: String,
+    /// Only this task of the suite; several with commas or by repeating the flag
+    #[arg(short, long = "task", value_name = "NAME", value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// Seeds, as in 0,1,2 or 0..5 [default: each task's own]
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', value_parser = parse_seeds)]
+    seeds: Vec<Seeds>,
+    /// Episodes at once [default: as many as the engine's cores and memory allow]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: Option<u16>,
+    /// Wall-clock seconds of an episode, instead of the task's
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    wall: Option<f64>,
+    /// Seconds of command time of an episode, instead of the task's
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    compute: Option<f64>,
+    /// Steps of an episode, instead of the task's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+}
+
+/// One item of `--seeds`.
+#[derive(Debug, Clone)]
+struct Seeds(Vec<u64>);
+
+fn parse_seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| {
+        text.trim().parse::<u64>().map_err(|_| format!("{text:?} is no seed: write 0,1,2 or 0..3"))
+    };
+    let Some((start, end)) = text.split_once("..") else { return Ok(Seeds(vec![number(text)?])) };
+    let range = number(start)?..number(end)?;
+    if range.is_empty() || range.end - range.start > 10_000 {
+        return Err(format!("{text:?} holds no seeds, or more than 10000"));
+    }
+    Ok(Seeds(range.collect()))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number above 0"))
+}
+
+pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let agents = agents(&arguments.agents)?;
+    let home = session.home()?;
+    let suite = Suite::load(&arguments.suite, &home.cache())?;
+    let tasks = select(&suite, &arguments.tasks)?;
+    let leaderboard = session.leaderboard(&home).await?;
+    let progress = Progress::new();
+    let engine = session.engine(&home, &progress).await?;
+    session.reap(&engine, &home).await?;
+    let facts = engine.docker.facts().await?;
+    let parallel =
+        arguments.parallel.map_or_else(|| parallelism(&facts, tasks.iter().map(AsRef::as_ref)), usize::from);
+    let manifest = plan(&suite, &tasks, &agents, &arguments, parallel)?;
+    let lock = RunLock::take(&home, &manifest.run)?;
+    manifest.save(&home)?;
+    progress.line(format!(
+        "run {}: {} episodes of {} on {}, {parallel} at once",
+        manifest.run,
+        manifest.episodes.len(),
+        agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", "),
+        suite.name,
+    ));
+    let started = std::time::Instant::now();
+    let stage = session.stage(&engine, &home, &manifest.run);
+    let ready = make_ready(&stage, &tasks, &progress).await;
+    let ready = ready.map_err(|failure| match failure.kind {
+        Kind::Interrupted => failure.hint(super::execute::resume_hint(&manifest)),
+        _ => failure,
+    })?;
+    let report =
+        execute(session, &home, &engine, (&manifest, &lock, &ready), &progress, Some(&leaderboard)).await?;
+    drop(lock);
+    print(session, &home, &manifest, &leaderboard).await?;
+    progress.line(format!("run {} took {}", manifest.run, seconds(started.elapsed().as_secs_f64())));
+    verdict(session, &manifest, &report)?;
+    say(format!("more: mlgym run show {} · mlgym leaderboard", manifest.run));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the run's leaderboard: how the agents rank, then task by task.
+pub(crate) async fn print(
+    session: &Session,
+    home: &Home,
+    manifest: &RunManifest,
+    leaderboard: &mlgym_leaderboard::Leaderboard,
+) -> Result<(), Failure> {
+    let filter = Filter { run: Some(manifest.run.to_string()), all_versions: true, ..Filter::default() };
+    let board = Board {
+        run: Some(manifest.run.to_string()),
+        home: home.root().display().to_string(),
+        standings: leaderboard.standings(&filter).await?,
+    };
+    session
+        .output
+        .result(&board, |board| format!("{}\n{}", by_task(&board.standings), by_agent(&board.standings)));
+    Ok(())
+}
+
+fn agents(names: &[String]) -> Result<Vec<AgentName>, Failure> {
+    let mut seen = BTreeSet::new();
+    let mut agents = Vec::new();
+    for name in names {
+        let agent = Agents::find(name.trim())?;
+        if seen.insert(agent.clone()) {
+            agents.push(agent);
+        }
+    }
+    Ok(agents)
+}
+
+/// Picks tasks of a suite by name; all when no name is given.
+pub(crate) fn select(suite: &Suite, names: &[String]) -> Result<Vec<Arc<Task>>, Failure> {
+    if names.is_empty() {
+        return Ok(suite.tasks.iter().cloned().map(Arc::new).collect());
+    }
+    let mut seen = BTreeSet::new();
+    let mut tasks = Vec::new();
+    for name in names {
+        let task = suite.task(name.trim())?;
+        if seen.insert(task.name.clone()) {
+            tasks.push(Arc::new(task.clone()));
+        }
+    }
+    Ok(tasks)
+}
+
+fn plan(
+    suite: &Suite,
+    tasks: &[Arc<Task>],
+    agents: &[AgentName],
+    arguments: &Arguments,
+    parallel: usize,
+) -> Result<RunManifest, Failure> {
+    let asked: BTreeSet<u64> = arguments.seeds.iter().flat_map(|seeds| seeds.0.iter().copied()).collect();
+    let mut episodes = Vec::new();
+    for task in tasks {
+        let seeds: Vec<u64> =
+            if asked.is_empty() { task.seeds.clone() } else { asked.iter().copied().collect() };
+        for agent in agents {
+            for seed in &seeds {
+                let name = EpisodeId::of(agent, &task.name, *seed);
+                episodes.push(EpisodePlan {
+                    episode: name.map_err(|error| Failure::new(Kind::Usage, error))?,
+                    task: task.name.clone(),
+                    task_dir: task.dir.clone(),
+                    task_digest: task.digest.clone(),
+                    agent: agent.clone(),
+                    seed: *seed,
+                    budgets: Budgets {
+                        steps: arguments.steps.or(task.budgets.steps),
+                        wall_s: arguments.wall.or(task.budgets.wall_s),
+                        compute_s: arguments.compute.or(task.budgets.compute_s),
+                        ..task.budgets.clone()
+                    },
+                });
+            }
+        }
+    }
+    Ok(RunManifest {
+        v: 1,
+        run: Session::new_run(),
+        created: jiff::Timestamp::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        purpose: Purpose::Eval,
+        suite: suite.name.clone(),
+        parallel,
+        episodes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_numbers_or_ranges() {
+        assert_eq!(parse_seeds("3").unwrap().0, [3]);
+        assert_eq!(parse_seeds("0..3").unwrap().0, [0, 1, 2]);
+        for text in ["", "x", "3..1", "0..99999999", "-1"] {
+            assert!(parse_seeds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `mlgym leaderboard`: how agents rank.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use mlgym_leaderboard::{Filter, Rebuilt, Standing};
+use serde::Serialize;
+
+use crate::failure::{Failure, Kind};
+use crate::output::{say, score, seconds, table};
+use crate::session::Session;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Only this run
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    /// Only this suite
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<String>,
+    /// Only this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Only this agent
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Also episodes on older versions of a task
+    #[arg(long)]
+    all_versions: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Empty the database and fill it from the journals
+    Rebuild,
+}
+
+/// The leaderboard as programs read it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Board {
+    /// The run it is of; all runs when absent.
+    pub(crate) run: Option<String>,
+    /// The home it is of.
+    pub(crate) home: String,
+    /// The agents, best first.
+    pub(crate) standings: Vec<Standing>,
+}
+
+pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let home = session.home()?;
+    let leaderboard = session.leaderboard(&home).await?;
+    if let Some(Command::Rebuild) = arguments.command {
+        let rebuilt = leaderboard.rebuild(&home).await?;
+        session.output.result(&rebuilt, rebuilt_text);
+        return Ok(if rebuilt.unreadable.is_empty() { ExitCode::SUCCESS } else { Kind::Bar.code() });
+    }
+    let filter = Filter {
+        run: arguments.run.clone(),
+        suite: arguments.suite,
+        task: arguments.task,
+        agent: arguments.agent,
+        all_versions: arguments.all_versions,
+    };
+    let board = Board {
+        run: arguments.run,
+        home: home.root().display().to_string(),
+        standings: leaderboard.standings(&filter).await?,
+    };
+    if board.standings.is_empty() {
+        say("no episodes match: run some with `mlgym eval --agent automl`");
+    }
+    session
+        .output
+        .result(&board, |board| format!("{}\n{}", by_task(&board.standings), by_agent(&board.standings)));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rebuilt_text(rebuilt: &Rebuilt) -> String {
+    let mut text = format!("stored {} episodes; {} are not over\n", rebuilt.stored, rebuilt.unfinished);
+    for problem in &rebuilt.unreadable {
+        text.push_str(&format!("left out: {problem}\n"));
+    }
+    text
+}
+
+/// Ranks the agents in a table.
+pub(crate) fn by_agent(standings: &[Standing]) -> String {
+    let rows: Vec<Vec<String>> = standings
+        .iter()
+        .enumerate()
+        .map(|(index, standing)| {
+            let interval = standing.interval.map(|(low, high)| format!("[{low:.3}, {high:.3}]"));
+            vec![
+                (index + 1).to_string(),
+                standing.agent.clone(),
+                standing.model.clone().unwrap_or_else(|| "–".to_owned()),
+                score(Some(standing.mean)),
+                interval.unwrap_or_else(|| "–".to_owned()),
+                score(Some(standing.interquartile_mean)),
+                format!("{}/{}", standing.graded, standing.episodes),
+                seconds(standing.wall_s),
+                format!("{:.2}", standing.usd),
+            ]
+        })
+        .collect();
+    let mut text =
+        table(&[">#", "agent", "model", ">mean", "95 % of mean", ">IQM", ">graded", ">time", ">USD"], &rows);
+    text.push_str("normalised: 0 is the baseline, 1 the reference; an episode without a score counts 0\n");
+    let left_out: usize = standings.iter().map(|standing| standing.not_counted).sum();
+    if left_out > 0 {
+        text.push_str(&format!(
+            "{left_out} episodes do not count: the grader or the sandbox failed, or they were stopped\n"
+        ));
+    }
+    text
+}
+
+/// Shows every agent's score on every task in a table.
+pub(crate) fn by_task(standings: &[Standing]) -> String {
+    let mut rows: Vec<Vec<String>> = standings
+        .iter()
+        .flat_map(|standing| {
+            standing.tasks.iter().map(|task| {
+                vec![
+                    task.task.clone(),
+                    standing.agent.clone(),
+                    task.metric.clone(),
+                    score(task.raw),
+                    score(Some(task.normalised)),
+                    format!("{}/{}", task.graded, task.episodes),
+                ]
+            })
+        })
+        .collect();
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
+    table(&["task", "agent", "metric", ">score", ">normalised", ">graded"], &rows)
+}

@@ -1,0 +1,171 @@
+//! How commands fail: a kind, which decides the exit code, and a message with its causes.
+
+use std::process::ExitCode;
+
+use mlgym::runner::RunnerError;
+use mlgym::{EnvironmentError, ReadyError};
+use mlgym_agents::UnknownAgent;
+use mlgym_leaderboard::LeaderboardError;
+use mlgym_sandbox::SandboxError;
+use mlgym_sandbox::image::ImageError;
+use mlgym_tasks::{PrepareError, SuiteError, TaskError};
+
+/// The kinds of failure, with the exit codes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The work ran and something failed its bar: 1.
+    Bar,
+    /// What was asked for does not make sense: 2.
+    Usage,
+    /// The machine lacks something: 3.
+    Environment,
+    /// Somebody stopped it: 130.
+    Interrupted,
+}
+
+impl Kind {
+    pub(crate) fn code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Bar => 1,
+            Self::Usage => 2,
+            Self::Environment => 3,
+            Self::Interrupted => 130,
+        })
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) error: anyhow::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
+        Self { kind, error: error.into() }
+    }
+
+    pub(crate) fn message(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, error: anyhow::Error::msg(text.into()) }
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self::message(Kind::Interrupted, "stopped")
+    }
+
+    /// Adds a line that says what to do next.
+    pub(crate) fn hint(mut self, text: impl std::fmt::Display) -> Self {
+        self.error = anyhow::Error::msg(format!("{}\n{text}", self.text()));
+        self
+    }
+
+    /// The message with its causes, each once, after "failed to" where it names what was tried.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for cause in self.error.chain() {
+            let cause = cause.to_string();
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text = format!("{text}\n  because: {cause}");
+            }
+        }
+        text
+    }
+}
+
+/// The beginnings of our errors' messages that do not read after "failed to".
+pub(crate) fn sentence(text: &str) -> String {
+    let verbs = [
+        "accept", "append", "build", "find", "go on", "grade", "keep", "list", "lock", "make", "migrate",
+        "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild", "record", "remove", "rename",
+        "resume", "run", "search", "store", "sync", "tag", "tell", "transfer", "unpack", "use", "write",
+        "create", "start", "export", "import", "inspect", "restart", "halt",
+    ];
+    let starts = |verb: &str| text.strip_prefix(verb).is_some_and(|rest| rest.starts_with([' ', ':']));
+    if verbs.into_iter().any(starts) { format!("failed to {text}") } else { text.to_owned() }
+}
+
+macro_rules! kinds {
+    ($($error:ty => $kind:expr),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                let kind: fn(&$error) -> Kind = $kind;
+                Self { kind: kind(&error), error: error.into() }
+            }
+        })*
+    };
+}
+
+kinds! {
+    UnknownAgent => |_| Kind::Usage,
+    TaskError => |_| Kind::Usage,
+    SuiteError => |error| match error {
+        SuiteError::Unpack { .. } | SuiteError::List { .. } => Kind::Environment,
+        _ => Kind::Usage,
+    },
+    SandboxError => |error| match error {
+        SandboxError::Cancelled => Kind::Interrupted,
+        _ => Kind::Environment,
+    },
+    ImageError => |error| match error {
+        ImageError::Cancelled => Kind::Interrupted,
+        ImageError::Unknown { .. } => Kind::Usage,
+        _ => Kind::Environment,
+    },
+    PrepareError => |error| match error {
+        PrepareError::Sandbox { source: SandboxError::Cancelled, .. } => Kind::Interrupted,
+        PrepareError::Script { .. } | PrepareError::Empty { .. } => Kind::Bar,
+        _ => Kind::Environment,
+    },
+    LeaderboardError => |_| Kind::Environment,
+    EnvironmentError => |error| match error {
+        EnvironmentError::Cancelled => Kind::Interrupted,
+        _ => Kind::Environment,
+    },
+    RunnerError => |error| match error {
+        RunnerError::Task(_) | RunnerError::TaskChanged { .. } | RunnerError::UnknownAgent(_) => Kind::Usage,
+        RunnerError::Run(error) => run_kind(error),
+        _ => Kind::Environment,
+    },
+    mlgym_journal::run::RunError => run_kind,
+    mlgym_journal::home::HomeError => |_| Kind::Environment,
+    mlgym_journal::JournalError => |_| Kind::Environment,
+    mlgym::reaper::ReapError => |_| Kind::Environment,
+    mlgym_agents::check::SearchError => |_| Kind::Environment,
+}
+
+fn run_kind(error: &mlgym_journal::run::RunError) -> Kind {
+    match error {
+        mlgym_journal::run::RunError::Unknown { .. } => Kind::Usage,
+        _ => Kind::Environment,
+    }
+}
+
+impl From<ReadyError> for Failure {
+    fn from(error: ReadyError) -> Self {
+        match error {
+            ReadyError::Image(error) => error.into(),
+            ReadyError::Data(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fragment_becomes_a_sentence_and_a_sentence_stays_one() {
+        assert_eq!(sentence("find the suite \"x\""), "failed to find the suite \"x\"");
+        assert_eq!(sentence("2 of 6 episodes have no score"), "2 of 6 episodes have no score");
+    }
+
+    #[test]
+    fn causes_are_listed_once() {
+        let error = anyhow::Error::msg("disk full").context("write x: disk full").context("keep y");
+        let failure = Failure { kind: Kind::Environment, error };
+        assert_eq!(failure.text(), "keep y\n  because: write x: disk full");
+    }
+}
