@@ -13,7 +13,7 @@ use crate::backend::{EngineFacts, SandboxError};
 use crate::docker::engine;
 use crate::spec::{SandboxId, SandboxSpec, User};
 
-/// Who PID 1 is: nobody that a command of the sandbox could signal or be.
+/// Who PID 1 is in an agent's sandbox: nobody that a command of the sandbox could signal or be.
 const KEEPER: &str = "65533:65533";
 
 /// What a grader may do beyond an ordinary user: read its private files whoever owns them on the host, become
@@ -28,6 +28,15 @@ pub(crate) struct Started {
 }
 
 impl User {
+    /// The `user` of PID 1. The engine gives an exec the capabilities of the container only when the container's own
+    /// user is root, so a grader's must be.
+    fn keeper(self) -> &'static str {
+        match self {
+            Self::Agent => KEEPER,
+            Self::Grader => "0:0",
+        }
+    }
+
     /// The `user` of the engine's exec.
     pub(crate) fn as_exec_user(self) -> &'static str {
         match self {
@@ -85,7 +94,7 @@ fn body(spec: &SandboxSpec, quota: bool) -> ContainerCreateBody {
     env.push("MLGYM=1".to_owned());
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        user: Some(KEEPER.to_owned()),
+        user: Some(spec.user.keeper().to_owned()),
         entrypoint: Some(vec!["/bin/sleep".to_owned(), "infinity".to_owned()]),
         cmd: Some(Vec::new()),
         env: Some(env),
