@@ -157,7 +157,7 @@ impl Engine<'_> {
                 return Err(Stop::Over);
             }
         }
-        let seen = self.try_step(Action::shell(format!("python {}/profile.py", scripts::WORK))).await?;
+        let seen = self.try_step(Action::shell(scripts::command("profile.py", ""))).await?;
         last_line(&seen)
             .ok_or_else(|| Stop::Fallback(format!("the data cannot be read:\n{}", explain(&seen))))
     }
@@ -213,14 +213,17 @@ impl Engine<'_> {
         script: String,
         time: Duration,
     ) -> Result<Option<Trained>, Stop> {
-        let path = format!("{}/{name}.py", scripts::WORK);
-        let write = Action::Write { path: path.clone(), content: script };
+        // The prefix keeps a candidate's script from being taken for the library it is named after.
+        let script_name = format!("train_{name}.py");
+        let path = format!("{}/{script_name}", scripts::WORK);
+        let write = Action::Write { path, content: script };
         if must(self.environment, "write a training script", write).await?.is_none() {
             return Err(Stop::Over);
         }
-        // Starting Python and its libraries takes some seconds that the script's own clock does not see.
+        // Loading the libraries anew, after a deadline killed the process that had them, takes some seconds.
         let timeout = Some(time.as_secs_f64() * 1.3 + 10.0);
-        let command = Action::Shell { command: format!("python {path}"), timeout, background: false };
+        let command = scripts::command(&script_name, "");
+        let command = Action::Shell { command, timeout, background: false };
         let seen = self.try_step(command).await?;
         let outcome = if seen.is_ok() { last_line::<Trained>(&seen) } else { None };
         match &outcome {
@@ -241,8 +244,8 @@ impl Engine<'_> {
     async fn ensemble(&mut self, trained: &[Trained], metric: &str) -> Result<(), Stop> {
         self.context.note("ensemble", format!("of {} candidates", trained.len()))?;
         let names: Vec<_> = trained.iter().map(|trained| trained.name.as_str()).collect();
-        let command =
-            format!("python {}/ensemble.py {} {}", scripts::WORK, self.context.seed, names.join(" "));
+        let arguments = format!("{} {}", self.context.seed, names.join(" "));
+        let command = scripts::command("ensemble.py", &arguments);
         let seen = self.try_step(Action::shell(command)).await?;
         let ensemble: Option<Ensemble> = if seen.is_ok() { last_line(&seen) } else { None };
         let ensemble =
@@ -258,7 +261,7 @@ impl Engine<'_> {
 
     async fn verify(&mut self) -> Result<(), Stop> {
         self.context.note("verify", "checks the submission's form")?;
-        let seen = self.try_step(Action::shell(format!("python {}/verify.py", scripts::WORK))).await?;
+        let seen = self.try_step(Action::shell(scripts::command("verify.py", ""))).await?;
         if seen.is_ok() {
             Ok(())
         } else {

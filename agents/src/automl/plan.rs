@@ -5,7 +5,7 @@ use std::time::Duration;
 use mlgym_journal::Remaining;
 
 /// What is aimed at when the budget is large: more than this brings little on tables that fit in memory.
-const USUAL: f64 = 75.0;
+const USUAL: f64 = 60.0;
 
 /// What is spent of a large budget beyond the usual.
 const SHARE_OF_LARGE: f64 = 0.1;
@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn time_is_shared_until_there_is_none() {
         let plan = plan(600.0);
-        assert_eq!(plan.candidate(Duration::ZERO, 7), Some(Duration::from_secs(22)));
+        assert_eq!(plan.candidate(Duration::ZERO, 7), Some(Duration::from_secs(18)));
         assert_eq!(plan.candidate(Duration::from_secs(50), 1), None);
-        assert_eq!(plan.tuning(Duration::from_secs(55), 2), Some(Duration::from_secs(10)));
+        assert_eq!(plan.tuning(Duration::from_secs(45), 2), Some(Duration::from_secs(7)));
         assert_eq!(plan.tuning(Duration::from_secs(80), 2), None);
     }
 }

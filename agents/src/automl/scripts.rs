@@ -14,14 +14,20 @@ pub(crate) const WORK: &str = "/workspace/automl";
 pub(crate) const COMMON: &str = include_str!("python/automl_common.py");
 
 /// The fixed modules, by file name.
-pub(crate) const FILES: [(&str, &str); 4] = [
+pub(crate) const FILES: [(&str, &str); 5] = [
     ("automl_common.py", COMMON),
     ("profile.py", include_str!("python/profile.py")),
     ("ensemble.py", include_str!("python/ensemble.py")),
+    ("zygote.py", include_str!("python/zygote.py")),
     ("verify.py", include_str!("python/verify.py")),
 ];
 
 const TEMPLATE: &str = include_str!("templates/candidate.py.j2");
+
+/// Returns the command that runs a script with the libraries loaded already.
+pub(crate) fn command(script: &str, arguments: &str) -> String {
+    format!("python -I -S {WORK}/zygote.py {WORK}/{script} {arguments}")
+}
 
 /// Writes the script that cross-validates a candidate, giving up when that would take longer than `deadline`.
 pub(crate) fn training(candidate: &Candidate, seed: u64, deadline: Duration) -> String {

@@ -3,6 +3,7 @@
 Written into the sandbox by the agent; reads /data/dataset.json and knows nothing of the task beyond it.
 """
 
+import inspect
 import json
 import os
 import pathlib
@@ -20,6 +21,9 @@ OUT = WORK / "out"
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 SPEC = json.loads((DATA / "dataset.json").read_text())
 IS_CLASSES = SPEC["task"] == "classification"
+
+# Trials without improvement after which tuning stops.
+PATIENCE = 15
 
 
 def looks_like_dates(column):
@@ -44,7 +48,10 @@ def split_dates(table, origin):
 
 
 class Problem:
-    """The data as arrays or tables, the target, and the folds that all candidates share."""
+    """The data as arrays or tables, the target, and the folds that all candidates share.
+
+    `once` is the number of folds after which every row that can be predicted has been.
+    """
 
     def __init__(self, seed):
         self.seed = seed
@@ -74,6 +81,7 @@ class Problem:
                 name: pd.to_datetime(x[name], errors="coerce").min() for name in x.columns if looks_like_dates(x[name])
             }
             self.x, self.x_test = split_dates(x, origin), split_dates(x_test, origin)
+        self.once = 3
         self.folds = list(self._folds())
 
     def _folds(self):
@@ -83,7 +91,8 @@ class Problem:
             return
         from sklearn.model_selection import KFold, RepeatedKFold, RepeatedStratifiedKFold
 
-        splits, repeats = (5, 3) if n < 700 else (5, 1) if n < 50_000 else (3, 1)
+        splits, repeats = (5, 2) if n < 1000 else (5, 1) if n < 50_000 else (3, 1)
+        self.once = splits
         stratify = IS_CLASSES and np.bincount(self.y).min() >= splits
         kind = RepeatedStratifiedKFold if stratify else RepeatedKFold
         yield from kind(n_splits=splits, n_repeats=repeats, random_state=self.seed).split(np.zeros(n), self.y)
@@ -160,32 +169,35 @@ def widen(model, probabilities, count):
     return wide
 
 
-def evaluate(problem, make, deadline=None, with_test=True):
+def evaluate(problem, make, deadline=None):
     """Fits the model on every fold. Returns the out-of-fold predictions, the test predictions and the score.
 
     Test predictions are the mean over the folds' models; a forecast is refitted on everything instead, because its
-    last weeks matter most.
+    last weeks matter most. When time runs short, repetitions of the folds are left out; when not even every row can
+    be predicted once, the candidate is given up.
     """
     count = len(problem.classes) if IS_CLASSES else None
     shape = (len(problem.y), count) if IS_CLASSES else (len(problem.y),)
-    total, times, test = np.zeros(shape), np.zeros(len(problem.y)), 0.0
+    total, times, tests, fitted = np.zeros(shape), np.zeros(len(problem.y)), 0.0, 0
     started = time.monotonic()
-    for index, (fit, held_out) in enumerate(problem.folds):
+    for fit, held_out in problem.folds:
         model = make().fit(take(problem.x, fit), problem.y[fit])
         total[held_out] += widen(model, predict(model, take(problem.x, held_out)), count)
         times[held_out] += 1
-        if with_test and SPEC["kind"] != "forecast":
-            test = test + widen(model, predict(model, problem.x_test), count) / len(problem.folds)
-        took = time.monotonic() - started
-        if deadline and took / (index + 1) * len(problem.folds) > deadline:
-            raise TimeoutError(f"{len(problem.folds)} folds would take {took / (index + 1) * len(problem.folds):.0f} s")
+        if SPEC["kind"] != "forecast":
+            tests = tests + widen(model, predict(model, problem.x_test), count)
+        fitted += 1
+        each = (time.monotonic() - started) / fitted
+        if deadline and fitted >= 2 and fitted < problem.once and each * problem.once > deadline:
+            raise TimeoutError(f"{problem.once} folds would take {each * problem.once:.0f} s")
+        if deadline and fitted % problem.once == 0 and each * (fitted + problem.once) > deadline:
+            break
     known = times > 0
     oof = np.full(shape, np.nan)
     oof[known] = total[known] / (times[known, None] if IS_CLASSES else times[known])
-    if with_test and SPEC["kind"] == "forecast":
-        model = make().fit(problem.x, problem.y)
-        test = predict(model, problem.x_test)
-    return oof, test, float(smooth_score(problem.y[known], oof[known]))
+    if SPEC["kind"] == "forecast":
+        tests, fitted = predict(make().fit(problem.x, problem.y), problem.x_test), 1
+    return oof, tests / fitted, float(smooth_score(problem.y[known], oof[known]))
 
 
 def finish(name, y, oof, test, value, seconds, parameters=None):
@@ -237,8 +249,18 @@ def tune(name, make, space, seed, seconds):
             best.update(oof=oof, test=test, value=value, parameters=chosen)
         return value
 
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
-    study.optimize(objective, n_trials=60, timeout=seconds, catch=(ValueError, FloatingPointError))
+    def stop_when_stuck(study, trial):
+        done = [t for t in study.trials if t.value is not None]
+        if done and trial.number - max(done, key=lambda t: t.value).number >= PATIENCE:
+            study.stop()
+
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    # The untuned parameters come first, so that tuning never ends below them.
+    study.enqueue_trial({name: p.default for name, p in inspect.signature(make).parameters.items()})
+    study.optimize(
+        objective, n_trials=60, timeout=seconds, catch=(ValueError, FloatingPointError), callbacks=[stop_when_stuck]
+    )
     if not best:
         raise SystemExit("no set of parameters could be evaluated in time")
     finish(name, problem.y, best["oof"], best["test"], best["value"], time.monotonic() - started, best["parameters"])
@@ -288,11 +310,13 @@ class Features:
             target = TargetEncoder(random_state=0, target_type="continuous")
             parts = [("numbers", "passthrough", numbers), ("few", coder, few), ("many", target, many)]
         else:
-            scaler = PowerTransformer() if self.kind == "power" else StandardScaler()
-            fill = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), scaler)
+            fill = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
             hot = OneHotEncoder(handle_unknown="ignore", min_frequency=5, sparse_output=False)
             target = make_pipeline(TargetEncoder(random_state=0, target_type="continuous"), StandardScaler())
-            parts = [("numbers", fill, numbers), ("few", hot, few), ("many", target, many)]
+            skewed = [name for name in numbers if self.kind == "power" and abs(x[name].skew()) > 0.5]
+            straight = [name for name in numbers if name not in skewed]
+            power = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), PowerTransformer())
+            parts = [("power", power, skewed), ("numbers", fill, straight), ("few", hot, few), ("many", target, many)]
         self.transformer = ColumnTransformer([part for part in parts if part[2]], sparse_threshold=0)
         self.first = self.transformer.fit_transform(x, y)
         return self
