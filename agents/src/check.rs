@@ -45,6 +45,8 @@ pub struct TaskCheck {
     pub fixed: Vec<Fixed>,
     /// Private files that were looked for in the agent's sandbox.
     pub private_files: usize,
+    /// What of them, or of a grader's places, an agent can reach.
+    pub reachable: usize,
     /// What is wrong; nothing when the task is sound.
     pub problems: Vec<String>,
 }
@@ -69,7 +71,13 @@ pub fn judge(task: &Task, records: &[&EpisodeRecord], search: &Search) -> TaskCh
         });
     }
     problems.extend(search.found.iter().map(|found| format!("private: {found}")));
-    TaskCheck { task: task.name.to_string(), fixed, private_files: search.files, problems }
+    TaskCheck {
+        task: task.name.to_string(),
+        fixed,
+        private_files: search.files,
+        reachable: search.found.len(),
+        problems,
+    }
 }
 
 fn complaint(agent: &str, record: &EpisodeRecord, task: &Task) -> Option<String> {

@@ -55,6 +55,8 @@ pub(crate) fn score(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value.abs() >= 100.0 => format!("{value:.2}"),
+        // A score that rounds to zero is written without a sign.
+        Some(value) if value.abs() < 0.000_05 => "0.0000".to_owned(),
         Some(value) => format!("{value:.4}"),
     }
 }

@@ -54,11 +54,11 @@ impl Session {
     }
 
     /// Connects to the engine.
-    pub(crate) async fn engine(&self, home: &Home, progress: &Progress) -> Result<Engine, Failure> {
+    pub(crate) async fn engine(&self, progress: &Progress) -> Result<Engine, Failure> {
         let docker = DockerBackend::connect().await?;
         let progress = progress.clone();
         let sink = Arc::new(move |event: ImageProgress| progress.image(&event));
-        let images = ImageBuilder::new(&docker, &home.cache(), sink, self.cancel.clone());
+        let images = ImageBuilder::new(&docker, sink, self.cancel.clone());
         Ok(Engine { backend: Arc::new(docker.clone()), docker, images })
     }
 

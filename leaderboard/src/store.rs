@@ -1,5 +1,6 @@
 //! The database: opened with its migrations, written episode by episode, read with filters.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -223,6 +224,8 @@ impl Leaderboard {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY);
         let open = |source| LeaderboardError::Open { path: path.to_owned(), source };
+        // A database that is new is set up by one process at a time: the busy timeout does not cover that.
+        let _lock = lock(path).await.map_err(|error| open(sqlx::Error::Io(error)))?;
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(open)?;
         MIGRATIONS.run(&pool).await.map_err(|source| match source {
             MigrateError::VersionMissing(found) => {
@@ -291,6 +294,17 @@ impl Leaderboard {
         transaction.commit().await.map_err(query("write"))?;
         Ok(rebuilt)
     }
+}
+
+/// Waits for whoever else is opening the database; dropping the file lets the next one in.
+async fn lock(path: &Path) -> std::io::Result<File> {
+    let path = path.with_extension("db.lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        file.lock()?;
+        Ok(file)
+    });
+    locked.await.map_err(std::io::Error::other)?
 }
 
 fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord> {

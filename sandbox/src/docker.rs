@@ -13,6 +13,7 @@ use crate::spec::{SandboxId, SandboxSpec};
 
 mod archive;
 mod container;
+mod disk;
 mod exec;
 mod jobs;
 mod marker;

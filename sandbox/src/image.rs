@@ -5,6 +5,7 @@
 //! rebuilds, and an old one is never taken for a new one.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -164,15 +165,13 @@ impl std::fmt::Debug for ImageBuilder {
 }
 
 impl ImageBuilder {
-    /// Takes the engine, a directory for the lock that keeps two processes from building the same image twice, and
-    /// where progress goes.
-    pub fn new(
-        backend: &DockerBackend,
-        lock_dir: &Path,
-        progress: ProgressSink,
-        cancel: CancellationToken,
-    ) -> Self {
-        Self { backend: backend.clone(), lock: lock_dir.join("images.lock"), progress, cancel }
+    /// Takes the engine and where progress goes.
+    pub fn new(backend: &DockerBackend, progress: ProgressSink, cancel: CancellationToken) -> Self {
+        // One lock for each user of the machine, so that two processes never build the same image twice, whichever
+        // home they use.
+        let user = std::fs::metadata("/proc/self").map(|meta| meta.uid()).unwrap_or_default();
+        let lock = std::env::temp_dir().join(format!("mlgym-{user}")).join("images.lock");
+        Self { backend: backend.clone(), lock, progress, cancel }
     }
 
     /// The names of our own images.
@@ -285,6 +284,9 @@ impl ImageBuilder {
             let path = self.lock.clone();
             move |source| ImageError::Io { verb, path, source }
         };
+        if let Some(directory) = self.lock.parent() {
+            std::fs::create_dir_all(directory).map_err(io("make the directory of"))?;
+        }
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock);
         let file = opened.map_err(io("open the lock"))?;
         if file.try_lock().is_ok() {

@@ -1,1 +1,206 @@
-//! Placeholder.
+//! What the end-to-end tests share: a home of their own, the real engine, and a task whose submission decides what
+//! its grader does.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up must fail")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlgym::{AgentFactory, ReadyTask, RunReport, Runner, RunnerError};
+use mlgym_journal::run::RunLock;
+use mlgym_journal::{
+    AgentName, Envelope, EpisodeId, EpisodePlan, Event, Home, JournalReader, Purpose, RunId, RunManifest,
+};
+use mlgym_sandbox::docker::DockerBackend;
+use mlgym_sandbox::image::{ImageBuilder, ResolvedImage};
+use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Sandbox, SandboxSpec, User};
+use mlgym_tasks::{PreparedData, Task};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// The grader of the fixture task: the submission's first word says what it does.
+const GRADER: &str = r#"
+read -r word rest < "$MLGYM_SUBMISSION/answer.txt" 2>/dev/null || read -r word rest < "$MLGYM_SUBMISSION"
+out=/logs/verifier/reward.json
+case $word in
+  score) echo "{\"points\": $rest}" > $out ;;
+  reject) echo "it says reject, and so it is: $rest" > /logs/verifier/rejection.txt ;;
+  garbage) echo 'points: many' > $out ;;
+  nan) echo '{"points": NaN}' > $out ;;
+  other) echo '{"marks": 1}' > $out ;;
+  nothing) echo 'nothing to say'; exit 7 ;;
+  link) ln -s /etc/passwd $out ;;
+  hang) setsid sleep 1000 & sleep 1000 ;;
+  split) echo "{\"points\": 0.$([ "$MLGYM_SPLIT" = test ] && echo 75 || echo 25)}" > $out ;;
+  network) grep -c : /proc/net/dev | sed 's/.*/{"points": &}/' > $out ;;
+  write) touch /workspace/x /data/x /usr/x 2>/dev/null && echo '{"points": 9}' > $out || echo '{"points": 1}' > $out ;;
+esac
+"#;
+
+/// A home and the real engine.
+#[derive(Debug)]
+pub struct Lab {
+    /// The engine.
+    pub docker: DockerBackend,
+    /// The same, as the other crates take it.
+    pub backend: Arc<dyn Backend>,
+    /// The image `base`.
+    pub base: ResolvedImage,
+    /// A home that goes with the lab.
+    pub home: Home,
+    /// The directory that the home and the fixtures are in.
+    pub directory: TempDir,
+}
+
+impl Lab {
+    /// Connects to the engine and makes a home; builds the image where it is missing.
+    pub async fn new() -> Self {
+        let docker = DockerBackend::connect().await.expect("these tests need a running Docker engine");
+        let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
+        let base = images.builtin("base").await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path().join("home")).unwrap();
+        Self { backend: Arc::new(docker.clone()), docker, base, home, directory }
+    }
+
+    /// Describes a small sandbox.
+    pub fn spec(&self, user: User) -> SandboxSpec {
+        SandboxSpec {
+            image: self.base.reference.clone(),
+            labels: self.labels(),
+            user,
+            workdir: "/workspace".to_owned(),
+            env: BTreeMap::new(),
+            limits: Limits {
+                memory_bytes: 256 << 20,
+                pids: 128,
+                storage_bytes: 256 << 20,
+                ..Limits::default()
+            },
+            mounts: Vec::new(),
+            read_only_root: false,
+            tmpfs: BTreeMap::new(),
+            runtime: None,
+        }
+    }
+
+    /// The labels of the lab's sandboxes.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        mlgym::episode::run_labels(&self.home, &RunId::new("lab").unwrap(), "test")
+    }
+
+    /// Makes an agent's sandbox.
+    pub async fn sandbox(&self) -> Box<dyn Sandbox> {
+        self.backend.create(&self.spec(User::Agent)).await.unwrap()
+    }
+
+    /// Writes the fixture task, with `manifest` lines added to its `[metadata.mlgym]`, and loads it.
+    pub fn task(&self, manifest: &str) -> Arc<Task> {
+        let directory =
+            tempfile::Builder::new().prefix("task-").tempdir_in(self.directory.path()).unwrap().keep();
+        Arc::new(Task::load(&write_task(&directory, manifest)).unwrap())
+    }
+
+    /// A task that is ready: its data is what `public` and `private` in the lab's directory hold.
+    pub fn ready(&self, task: &Arc<Task>) -> Arc<ReadyTask> {
+        let (public, private) = (self.directory.path().join("public"), self.directory.path().join("private"));
+        for path in [&public, &private] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(public.join("rows.csv"), "id\n1\n").unwrap();
+        std::fs::write(private.join("labels.csv"), "id,target\n1,a-secret-nobody-should-see\n").unwrap();
+        let data = PreparedData { public, private, digest: task.digest.clone() };
+        Arc::new(ReadyTask { task: task.clone(), image: self.base.clone(), data })
+    }
+
+    /// Plans one episode of an agent named `scripted`.
+    pub fn plan(&self, task: &Task) -> RunManifest {
+        let agent = AgentName::new("scripted").unwrap();
+        RunManifest {
+            v: 1,
+            run: RunId::new("run").unwrap(),
+            created: jiff::Timestamp::now(),
+            version: "test".to_owned(),
+            purpose: Purpose::Eval,
+            suite: "fixture".to_owned(),
+            parallel: 2,
+            episodes: vec![EpisodePlan {
+                episode: EpisodeId::of(&agent, &task.name, 0).unwrap(),
+                task: task.name.clone(),
+                task_dir: task.dir.clone(),
+                task_digest: task.digest.clone(),
+                agent,
+                seed: 0,
+                budgets: task.budgets.clone(),
+            }],
+        }
+    }
+
+    /// Runs a plan with these agents.
+    pub async fn run(
+        &self,
+        manifest: &RunManifest,
+        ready: Arc<ReadyTask>,
+        agents: Arc<dyn AgentFactory>,
+        cancel: CancellationToken,
+    ) -> Result<RunReport, RunnerError> {
+        let runner =
+            Runner { home: self.home.clone(), backend: self.backend.clone(), agents, watchers: None, cancel };
+        let lock = RunLock::take(&self.home, &manifest.run).unwrap();
+        let ready = HashMap::from([(ready.task.name.clone(), ready)]);
+        runner.run(manifest, &lock, &ready).await
+    }
+
+    /// Reads the journal of a plan's first episode.
+    pub fn journal(&self, manifest: &RunManifest) -> Vec<Envelope> {
+        let path = self.home.journal(&manifest.run, &manifest.episodes[0].episode);
+        JournalReader::open(&path).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// The observations of a journal, in order.
+    pub fn observations(&self, manifest: &RunManifest) -> Vec<mlgym::Observation> {
+        let of = |envelope: Envelope| match envelope.event {
+            Event::Step { observation, .. } => Some(observation),
+            _ => None,
+        };
+        self.journal(manifest).into_iter().filter_map(of).collect()
+    }
+
+    /// Counts the containers of this lab's home.
+    pub async fn containers(&self) -> usize {
+        let home = self.labels().remove("mlgym.home").unwrap();
+        self.backend.list(&BTreeMap::from([("mlgym.home".to_owned(), home)])).await.unwrap().len()
+    }
+}
+
+/// Writes the fixture task's files to a directory.
+pub fn write_task(directory: &Path, manifest: &str) -> PathBuf {
+    std::fs::create_dir_all(directory.join("tests")).unwrap();
+    std::fs::create_dir_all(directory.join("environment/workspace")).unwrap();
+    std::fs::create_dir_all(directory.join("solution")).unwrap();
+    std::fs::write(directory.join("tests/test.sh"), GRADER).unwrap();
+    std::fs::write(directory.join("instruction.md"), "Write an answer.\n").unwrap();
+    std::fs::write(directory.join("environment/workspace/hello.txt"), "hello\n").unwrap();
+    std::fs::write(directory.join("solution/solve.sh"), "echo score 1 > /workspace/answer.txt\n").unwrap();
+    let text = format!(
+        "[task]\nname = \"fixture/echo\"\n[environment]\ndocker_image = \"mlgym/base\"\nmemory_mb = 256\n\
+         storage_mb = 4096\n[agent]\ntimeout_sec = 60\n[verifier]\ntimeout_sec = 3\n[metadata.mlgym]\n\
+         submission = \"/workspace/answer.txt\"\nvalidate = {{ limit = 2 }}\n\
+         baseline = \"echo score 0 > answer.txt\"\n{manifest}\n\
+         [[metadata.mlgym.metrics]]\nname = \"points\"\ngoal = \"maximize\"\nbaseline = 0.0\nreference = 1.0\n"
+    );
+    std::fs::write(directory.join("task.toml"), text).unwrap();
+    directory.to_owned()
+}
+
+/// Runs a command with a limit of 20 s.
+pub async fn shell(sandbox: &mut dyn Sandbox, script: &str) -> CommandOutput {
+    let command = Command::new(script, Duration::from_secs(20));
+    sandbox.shell(&command, &CancellationToken::new()).await.unwrap()
+}
+
+/// Runs a command and returns what it printed to stdout, trimmed.
+pub async fn said(sandbox: &mut dyn Sandbox, script: &str) -> String {
+    shell(sandbox, script).await.stdout.to_text().trim().to_owned()
+}

@@ -35,7 +35,7 @@ struct Cleaned {
 
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
     let home = session.home()?;
-    let engine = session.engine(&home, &Progress::new()).await?;
+    let engine = session.engine(&Progress::new()).await?;
     let containers = mlgym::reaper::reap(engine.backend.as_ref(), &home).await?;
     let mut images = Vec::new();
     if arguments.images || arguments.all_images {

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use mlgym_journal::Home;
 use mlgym_sandbox::Backend;
 use mlgym_sandbox::docker::DockerBackend;
 use mlgym_sandbox::image::ImageBuilder;
@@ -57,7 +56,7 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
             found: Failure::from(error).text(),
             fix: Some("sudo systemctl start docker && sudo usermod -aG docker $USER".to_owned()),
         }),
-        Ok(docker) => engine(session, &docker, home.as_ref().ok(), &mut findings).await?,
+        Ok(docker) => engine(session, &docker, &mut findings).await?,
     }
     session.output.result(&findings, |findings| findings.iter().map(line).collect());
     let is_well = findings.iter().all(|finding| finding.ok);
@@ -67,7 +66,6 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
 async fn engine(
     session: &Session,
     docker: &DockerBackend,
-    home: Option<&Home>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let facts = docker.facts().await?;
@@ -86,8 +84,7 @@ async fn engine(
         ),
         fix: None,
     });
-    let Some(home) = home else { return Ok(()) };
-    let engine = session.engine(home, &Progress::new()).await?;
+    let engine = session.engine(&Progress::new()).await?;
     let known = engine.images.list().await?;
     let reference = ImageBuilder::builtin_reference("ml")?;
     let is_there = known.iter().any(|(image, ..)| *image == reference);

@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: Option<u16>,
     /// Wall-clock seconds of an episode, instead of the task's
-    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    #[arg(long, value_name = "SECONDS", value_parser = positive, allow_negative_numbers = true)]
     wall: Option<f64>,
     /// Seconds of command time of an episode, instead of the task's
-    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    #[arg(long, value_name = "SECONDS", value_parser = positive, allow_negative_numbers = true)]
     compute: Option<f64>,
     /// Steps of an episode, instead of the task's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -76,7 +76,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let tasks = select(&suite, &arguments.tasks)?;
     let leaderboard = session.leaderboard(&home).await?;
     let progress = Progress::new();
-    let engine = session.engine(&home, &progress).await?;
+    let engine = session.engine(&progress).await?;
     session.reap(&engine, &home).await?;
     let facts = engine.docker.facts().await?;
     let parallel =

@@ -38,9 +38,8 @@ struct ImageLine {
 }
 
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
-    let home = session.home()?;
     let progress = Progress::new();
-    let engine = session.engine(&home, &progress).await?;
+    let engine = session.engine(&progress).await?;
     match arguments.command {
         Command::Build { names } => {
             for name in &names {

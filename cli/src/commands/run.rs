@@ -297,7 +297,7 @@ async fn resume(
     let tasks = tasks_of(&manifest)?;
     let leaderboard = session.leaderboard(home).await?;
     let progress = Progress::new();
-    let engine = session.engine(home, &progress).await?;
+    let engine = session.engine(&progress).await?;
     session.reap(&engine, home).await?;
     // The reaper spares a run that is held, and this one is: what its killed process left goes here.
     mlgym::reaper::remove_run(engine.backend.as_ref(), home, &manifest.run).await?;

@@ -181,7 +181,7 @@ async fn check(
     tasks: Vec<Arc<Task>>,
 ) -> Result<ExitCode, Failure> {
     let progress = Progress::new();
-    let engine = session.engine(home, &progress).await?;
+    let engine = session.engine(&progress).await?;
     session.reap(&engine, home).await?;
     let facts = engine.docker.facts().await?;
     let parallel = parallelism(&facts, tasks.iter().map(AsRef::as_ref));
@@ -291,7 +291,7 @@ fn report(checks: &[TaskCheck]) -> String {
             of("noop").map_or("–", |fixed| fixed.status).to_owned(),
             raw("baseline"),
             raw("oracle"),
-            format!("{} not reachable", check.private_files),
+            format!("{} of {} reachable", check.reachable, check.private_files),
             if check.problems.is_empty() { "ok" } else { "problems" }.to_owned(),
         ]);
         for problem in &check.problems {

@@ -53,6 +53,12 @@ pub(crate) async fn create(
     facts: &EngineFacts,
     spec: &SandboxSpec,
 ) -> Result<Started, SandboxError> {
+    let mut spec = spec.clone();
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
+    let cores = facts.cpus.max(1) as f64;
+    // The engine refuses more cores than the host has; what is given in fact is in the journal.
+    spec.limits.cpus = spec.limits.cpus.min(cores);
+    let spec = &spec;
     let mut quota = facts.disk_quota && !spec.read_only_root;
     let created = match docker.create_container(None, body(spec, quota)).await {
         Err(Error::DockerResponseServerError { status_code: 400 | 500, message })
@@ -127,7 +133,6 @@ fn host_config(spec: &SandboxSpec, quota: bool) -> HostConfig {
         pids_limit: Some(i64::from(limits.pids)),
         memory: Some(memory),
         memory_swap: Some(memory),
-        // The engine refuses more processors than the host has.
         #[expect(clippy::cast_possible_truncation, reason = "a number of cores times 1e9 fits")]
         nano_cpus: Some((limits.cpus * 1e9) as i64),
         ulimits: Some(vec![ulimit("nofile", 4096), ulimit("fsize", storage), ulimit("core", 0)]),

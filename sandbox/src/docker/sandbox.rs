@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::query_parameters::{
-    InspectContainerOptionsBuilder, KillContainerOptionsBuilder, RestartContainerOptionsBuilder,
-};
+use bollard::query_parameters::{KillContainerOptionsBuilder, RestartContainerOptionsBuilder};
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{EngineFacts, JobReport, Sandbox, SandboxError};
+use crate::docker::disk::DiskWatch;
 use crate::docker::exec::{Exec, ExecSpec};
 use crate::docker::jobs::Jobs;
 use crate::docker::shell::{ResidentShell, Turn, quote};
@@ -22,9 +21,6 @@ use crate::transfer::{FileSource, TransferCaps, Transferred};
 
 /// How long the killing program may take before the whole container is restarted.
 const KILL_GRACE: Duration = Duration::from_secs(2);
-
-/// How often the size of a container without a quota is looked at while a command runs.
-const DISK_WATCH: Duration = Duration::from_secs(2);
 
 const KILL: &str = include_str!("kill.bash");
 
@@ -111,20 +107,19 @@ impl DockerSandbox {
     }
 
     /// Resolves when the container holds more than its limit; never, where the engine has a quota.
-    async fn disk_full(docker: &Docker, id: &SandboxId, limit: Option<u64>) {
-        let Some(limit) = limit else { return std::future::pending().await };
-        let options = InspectContainerOptionsBuilder::default().size(true).build();
-        let mut pause = DISK_WATCH;
-        loop {
-            tokio::time::sleep(pause).await;
-            let asked = Instant::now();
-            let inspected = docker.inspect_container(&id.0, Some(options.clone())).await;
-            let size = inspected.ok().and_then(|container| container.size_rw).unwrap_or(0);
-            if u64::try_from(size).unwrap_or(0) > limit {
-                return;
+    fn disk_watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let watch = self.storage_bytes.map(|limit| DiskWatch {
+            docker: self.docker.clone(),
+            id: self.id.clone(),
+            user: self.user,
+            workdir: self.workdir.clone(),
+            limit,
+        });
+        async move {
+            match watch {
+                Some(watch) => watch.full().await,
+                None => std::future::pending().await,
             }
-            // Counting a large tree is slow; it must not become the sandbox's main work.
-            pause = DISK_WATCH.max(asked.elapsed() * 10);
         }
     }
 }
@@ -146,7 +141,7 @@ impl Sandbox for DockerSandbox {
     ) -> Result<CommandOutput, SandboxError> {
         let started = Instant::now();
         let watch = CancellationToken::new();
-        let (docker, id, limit) = (self.docker.clone(), self.id.clone(), self.storage_bytes);
+        let disk_full = self.disk_watch();
         let turn = {
             let stop = watch.clone();
             let run = self.resident()?.run(command, &stop);
@@ -155,7 +150,7 @@ impl Sandbox for DockerSandbox {
                 biased;
                 turn = &mut run => Ok(turn?),
                 () = cancel.cancelled() => Err(CommandEnd::Interrupted),
-                () = Self::disk_full(&docker, &id, limit) => Err(CommandEnd::DiskFull),
+                () = disk_full => Err(CommandEnd::DiskFull),
             }
         };
         let (end, turn) = match turn {

@@ -1,0 +1,271 @@
+//! The program as users and scripts meet it: exit codes, messages, JSON, interruption and resuming.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test needs and does not get must fail it")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn mlgym(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mlgym"));
+    command.env("MLGYM_HOME", home).env_remove("MLGYM_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(home: &Path, arguments: &[&str]) -> Output {
+    mlgym(home).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}\n{}", String::from_utf8_lossy(&output.stdout), stderr(output))
+    })
+}
+
+/// Runs and checks the exit code and what the message must say.
+fn check(home: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = run(home, arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?} should say {word:?}: {said}");
+    }
+}
+
+fn home() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn what_is_mistyped_is_answered_with_the_nearest_and_exit_code_2() {
+    let home = home();
+    let home = home.path();
+    check(home, &["eval", "--agent", "autml"], 2, &["failed to find the agent", "did you mean \"automl\"?"]);
+    check(home, &["eval", "--task", "digist"], 2, &["did you mean \"digits\"?"]);
+    check(home, &["eval", "--suite", "startre"], 2, &["did you mean \"starter\"?"]);
+    check(home, &["evla"], 2, &["eval"]);
+    check(home, &["eval", "--agnet", "automl"], 2, &["--agent"]);
+    check(home, &["eval", "--seeds", "x"], 2, &["no seed"]);
+    check(home, &["eval", "--parallel", "0"], 2, &["--parallel"]);
+    check(home, &["eval", "--wall", "-3"], 2, &["--wall"]);
+    check(home, &["run", "show", "nothing"], 2, &["failed to find the run"]);
+    check(home, &["run", "resume", "last"], 2, &["has none"]);
+    check(home, &["image", "build", "mll"], 2, &["did you mean \"ml\"?"]);
+}
+
+#[test]
+fn a_broken_task_is_named_with_its_place_and_exit_code_2() {
+    let home = home();
+    let task = home.path().join("task");
+    std::fs::create_dir_all(task.join("tests")).unwrap();
+    let suite = task.to_str().unwrap();
+    let with = |text: &str| std::fs::write(task.join("task.toml"), text).unwrap();
+    with("[environment]\nmemroy_mb = 5\n");
+    check(
+        home.path(),
+        &["eval", "--suite", suite],
+        2,
+        &["task.toml:2:1", "memroy_mb", "did you mean `memory_mb`?"],
+    );
+    with("[environment]\ncpus = \"two\"\n");
+    check(home.path(), &["task", "list", "--suite", suite], 2, &["task.toml:2:8", "environment.cpus"]);
+    with("[environment]\ndocker_image = \"mlgym/base\"\n");
+    check(home.path(), &["task", "check", "--suite", suite], 2, &["instruction.md"]);
+    let empty = home.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    check(home.path(), &["eval", "--suite", empty.to_str().unwrap()], 2, &["task.toml"]);
+}
+
+#[test]
+fn a_machine_that_lacks_something_is_exit_code_3_with_a_way_out() {
+    let home = home();
+    let output =
+        mlgym(home.path()).args(["eval"]).env("DOCKER_HOST", "unix:///nowhere.sock").output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("/nowhere.sock") && said.contains("systemctl start docker"), "{said}");
+    assert!(std::fs::read_dir(home.path().join("runs")).unwrap().next().is_none(), "a run was begun");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    check(&file, &["eval"], 3, &["MLGYM_HOME"]);
+    check(&file.join("below"), &["leaderboard"], 3, &["MLGYM_HOME"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("mlgym.db"), "this is no database, but somebody's diary ".repeat(40))
+        .unwrap();
+    check(other.path(), &["leaderboard"], 3, &["mlgym.db"]);
+    assert!(
+        std::fs::read_to_string(other.path().join("mlgym.db")).unwrap().starts_with("this is no database")
+    );
+}
+
+#[test]
+fn lists_are_json_documents() {
+    let home = home();
+    let tasks = json(&run(home.path(), &["task", "list", "--json"]));
+    assert_eq!(tasks.as_array().unwrap().len(), 6);
+    assert!(tasks[0]["metric"]["baseline"].is_number());
+    let task = json(&run(home.path(), &["task", "show", "digits", "--json"]));
+    assert_eq!(task["name"], "mlgym/digits");
+    assert_eq!(json(&run(home.path(), &["run", "list", "--json"])), serde_json::json!([]));
+    assert_eq!(json(&run(home.path(), &["leaderboard", "--json"]))["standings"], serde_json::json!([]));
+    let findings = json(&run(home.path(), &["doctor", "--json"]));
+    assert!(findings.as_array().unwrap().iter().any(|finding| finding["what"] == "engine"));
+}
+
+/// A suite of two fixture tasks, on the small image, whose agents are quick or slow.
+fn fixture(directory: &Path, baseline: &str) -> String {
+    for name in ["one", "two"] {
+        let task = directory.join(name);
+        mlgym_tests::write_task(&task, "");
+        let path = task.join("task.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("fixture/echo", &format!("fixture/{name}"));
+        std::fs::write(&path, text.replace("echo score 0 > answer.txt", baseline)).unwrap();
+    }
+    directory.to_str().unwrap().to_owned()
+}
+
+fn containers(home: &Path) -> usize {
+    let home = home.canonicalize().unwrap();
+    let filter = format!("label=mlgym.home={}", home.display());
+    let output = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output();
+    String::from_utf8_lossy(&output.unwrap().stdout).lines().count()
+}
+
+#[test]
+fn an_evaluation_is_stored_shown_and_rebuilt() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "echo score 0.25 > answer.txt");
+    let output =
+        run(home.path(), &["eval", "-a", "baseline,oracle", "--suite", &suite, "--seeds", "0..2", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let board = json(&output);
+    assert_eq!(board["standings"][0]["agent"], "oracle");
+    assert_eq!(board["standings"][0]["mean"], 1.0);
+    assert_eq!(board["standings"][1]["mean"], 0.25);
+    assert_eq!(board["standings"][1]["episodes"], 4);
+    let rebuilt = json(&run(home.path(), &["leaderboard", "rebuild", "--json"]));
+    assert_eq!(rebuilt["stored"], 8);
+    let again = json(&run(home.path(), &["leaderboard", "--json"]));
+    assert_eq!(again["standings"], board["standings"]);
+    let runs = json(&run(home.path(), &["run", "list", "--json"]));
+    assert_eq!((&runs[0]["over"], &runs[0]["running"]), (&8.into(), &false.into()));
+    let shown = json(&run(home.path(), &["run", "show", "last", "--json"]));
+    assert_eq!(shown[0]["status"], "graded");
+    let events = json(&run(
+        home.path(),
+        &["run", "show", "last", "-e", shown[0]["episode"].as_str().unwrap(), "--json"],
+    ));
+    assert_eq!(events[0]["event"], "episode_started");
+    assert_eq!(containers(home.path()), 0);
+}
+
+#[test]
+fn an_episode_without_a_score_is_exit_code_1() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "true");
+    check(
+        home.path(),
+        &["eval", "-a", "noop", "-t", "one", "--suite", &suite],
+        1,
+        &["no_submission", "1 of 1 episodes"],
+    );
+}
+
+fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_there() {
+        assert!(start.elapsed() < Duration::from_secs(120), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn two_evaluations_share_a_home() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "sleep 2; echo score 0.5 > answer.txt");
+    let start = || mlgym(home.path()).args(["eval", "-a", "baseline", "--suite", &suite]).output().unwrap();
+    std::thread::scope(|scope| {
+        let both = [scope.spawn(start), scope.spawn(start)];
+        for one in both {
+            let output = one.join().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        }
+    });
+    let board = json(&run(home.path(), &["leaderboard", "--json"]));
+    assert_eq!(board["standings"][0]["episodes"], 4);
+}
+
+/// Starts an evaluation and returns when its first container runs.
+fn started(home: &Path, suite: &str) -> std::process::Child {
+    let mut command = mlgym(home);
+    command
+        .args(["eval", "-a", "baseline", "--suite", suite, "-p", "1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for("a container", || containers(home) > 0);
+    child
+}
+
+#[test]
+fn an_interrupted_run_stops_within_ten_seconds_and_says_how_to_resume() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "sleep ${NAP:-30}; echo score 0.5 > answer.txt");
+    let child = started(home.path(), &suite);
+    std::thread::sleep(Duration::from_secs(2));
+    let stopped = Instant::now();
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("mlgym run resume"), "{}", stderr(&output));
+    assert_eq!(containers(home.path()), 0);
+}
+
+#[test]
+fn a_killed_run_is_finished_by_resume_and_its_containers_are_removed() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "sleep 4; echo score 0.5 > answer.txt");
+    let mut child = started(home.path(), &suite);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(containers(home.path()) > 0, "the kill came too late to leave a container");
+    let output = run(home.path(), &["run", "resume", "last", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["standings"][0]["graded"], 2);
+    assert_eq!(containers(home.path()), 0);
+}
+
+#[test]
+fn a_check_finds_what_is_wrong_with_a_task() {
+    let home = home();
+    let suite = home.path().join("suite");
+    let sound = fixture(&suite, "echo score 0 > answer.txt");
+    let output = run(home.path(), &["task", "check", "one", "--suite", &sound, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)[0]["reachable"], 0);
+    // A reference in the agent's own directory, a submission among the starter files, a wrong baseline.
+    let task = suite.join("two");
+    std::fs::copy(task.join("tests/test.sh"), task.join("environment/workspace/leaked.sh")).unwrap();
+    std::fs::write(task.join("environment/workspace/answer.txt"), "score 0.5\n").unwrap();
+    let path = task.join("task.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("echo score 0 >", "echo score 0.3 >")).unwrap();
+    let output = run(home.path(), &["task", "check", "two", "--suite", &sound, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let problems = json(&output)[0]["problems"].to_string();
+    for word in ["doing nothing has a score", "task.toml says 0", "can be read as /workspace/leaked.sh"] {
+        assert!(problems.contains(word), "{problems}");
+    }
+    assert_eq!(json(&run(home.path(), &["run", "list", "--json"])), serde_json::json!([]));
+}

@@ -1,0 +1,218 @@
+//! The database from its opening to its rebuilding.
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
+
+use mlgym_journal::{
+    AgentName, BranchId, Budgets, Digest, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStarted,
+    EpisodeStatus, EpisodeView, Event, Goal, Home, JournalWriter, Metric, Purpose, RunId, RunManifest,
+    TaskName, Usage,
+};
+use mlgym_leaderboard::{Filter, Leaderboard, LeaderboardError};
+use sqlx::Connection;
+
+struct Sample {
+    agent: &'static str,
+    task: &'static str,
+    seed: u64,
+    raw: Option<f64>,
+    status: EpisodeStatus,
+    version: &'static str,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        let status = EpisodeStatus::Graded;
+        Self { agent: "automl", task: "mlgym/digits", seed: 0, raw: Some(0.9), status, version: "1" }
+    }
+}
+
+fn events(sample: &Sample) -> Vec<Event> {
+    let (agent, task) = (AgentName::new(sample.agent).unwrap(), TaskName::new(sample.task).unwrap());
+    let metric = Metric { name: "accuracy".into(), goal: Goal::Maximize, baseline: 0.5, reference: 1.0 };
+    let normalised = sample.raw.and_then(|raw| metric.normalise(raw));
+    let started = EpisodeStarted {
+        run: RunId::new("r1").unwrap(),
+        episode: EpisodeId::of(&agent, &task, sample.seed).unwrap(),
+        attempt: 1,
+        suite: "starter".into(),
+        task,
+        task_digest: Digest::of(sample.version.as_bytes()),
+        agent,
+        agent_version: "1".into(),
+        model: None,
+        seed: sample.seed,
+        budgets: Budgets::default(),
+        validations: 1,
+        metric,
+        image: "mlgym/ml".into(),
+        image_digest: "sha256:1".into(),
+        backend: "docker".into(),
+        version: "0".into(),
+    };
+    let mut events = vec![Event::EpisodeStarted(Box::new(started))];
+    if let (Some(raw), Some(normalised)) = (sample.raw, normalised) {
+        let metrics = [("accuracy".to_owned(), raw)].into();
+        events.push(Event::Graded { metrics, raw, normalised, duration_s: 1.0 });
+    }
+    events.push(Event::EpisodeEnded {
+        status: sample.status,
+        reason: None,
+        reward: normalised.unwrap_or(0.0),
+        truncated: Some(mlgym_journal::BudgetKind::Wall),
+        usage: Usage { wall_s: 10.0, ..Usage::default() },
+    });
+    events
+}
+
+fn record(sample: &Sample, hour: i8) -> EpisodeRecord {
+    let t = jiff::civil::date(2026, 1, 1).at(hour, 0, 0, 0).in_tz("UTC").unwrap().timestamp();
+    let mut view = EpisodeView::default();
+    for (seq, event) in (0..).zip(events(sample)) {
+        view.apply(&mlgym_journal::Envelope { v: 1, seq, branch: BranchId::default(), t, event });
+    }
+    view.record().unwrap()
+}
+
+#[tokio::test]
+async fn an_episode_is_stored_once_and_comes_back_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = Leaderboard::open(&directory.path().join("mlgym.db")).await.unwrap();
+    let sample = Sample::default();
+    board.store(&record(&sample, 1)).await.unwrap();
+    board.store(&record(&sample, 1)).await.unwrap();
+    let rows = board.episodes(&Filter::default()).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!((row.raw, row.normalised, row.truncated.as_deref()), (Some(0.9), Some(0.8), Some("wall")));
+    assert_eq!((row.metrics.as_str(), row.goal.as_str()), (r#"{"accuracy":0.9}"#, "maximize"));
+    assert_eq!(row.started_at, "2026-01-01T01:00:00Z");
+    assert_eq!(board.runs().await.unwrap()[0].graded, 1);
+}
+
+#[tokio::test]
+async fn failures_of_the_agent_count_zero_and_others_do_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = Leaderboard::open(&directory.path().join("mlgym.db")).await.unwrap();
+    let samples = [
+        Sample { agent: "a", raw: Some(1.0), ..Sample::default() },
+        Sample { agent: "a", seed: 1, raw: None, status: EpisodeStatus::AgentError, ..Sample::default() },
+        Sample { agent: "a", seed: 2, raw: None, status: EpisodeStatus::GradingError, ..Sample::default() },
+        Sample { agent: "b", raw: Some(0.9), ..Sample::default() },
+        Sample { agent: "b", seed: 1, raw: Some(0.8), ..Sample::default() },
+    ];
+    for sample in &samples {
+        board.store(&record(sample, 1)).await.unwrap();
+    }
+    let standings = board.standings(&Filter::default()).await.unwrap();
+    let names: Vec<_> = standings.iter().map(|standing| standing.agent.as_str()).collect();
+    assert_eq!(names, ["b", "a"]);
+    assert_eq!((standings[1].mean, standings[1].not_counted, standings[1].graded), (0.5, 1, 1));
+    let (low, high) = standings[0].interval.unwrap();
+    assert!(low < 0.7 && high > 0.7, "{low} {high}");
+    let only = board.standings(&Filter { agent: Some("a".into()), ..Filter::default() }).await.unwrap();
+    assert_eq!(only.len(), 1);
+    let by_short_name = Filter { task: Some("digits".into()), ..Filter::default() };
+    assert_eq!(board.episodes(&by_short_name).await.unwrap().len(), 5);
+    let nothing = Filter { task: Some("its".into()), ..Filter::default() };
+    assert!(board.episodes(&nothing).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_the_newest_version_of_a_task_is_ranked() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = Leaderboard::open(&directory.path().join("mlgym.db")).await.unwrap();
+    board.store(&record(&Sample { agent: "old", version: "1", ..Sample::default() }, 1)).await.unwrap();
+    board.store(&record(&Sample { agent: "new", version: "2", ..Sample::default() }, 2)).await.unwrap();
+    let names = |standings: Vec<mlgym_leaderboard::Standing>| {
+        standings.into_iter().map(|standing| standing.agent).collect::<Vec<_>>()
+    };
+    assert_eq!(names(board.standings(&Filter::default()).await.unwrap()), ["new"]);
+    let all = Filter { all_versions: true, ..Filter::default() };
+    assert_eq!(names(board.standings(&all).await.unwrap()), ["new", "old"]);
+}
+
+#[tokio::test]
+async fn it_is_rebuilt_from_the_journals() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::open(directory.path()).unwrap();
+    let samples =
+        [Sample::default(), Sample { seed: 1, ..Sample::default() }, Sample { seed: 2, ..Sample::default() }];
+    let plans: Vec<_> = samples
+        .iter()
+        .map(|sample| {
+            let started = record(sample, 1).started;
+            EpisodePlan {
+                episode: started.episode,
+                task: started.task,
+                task_dir: "/nowhere".into(),
+                task_digest: started.task_digest,
+                agent: started.agent,
+                seed: started.seed,
+                budgets: started.budgets,
+            }
+        })
+        .collect();
+    let manifest = RunManifest {
+        v: 1,
+        run: RunId::new("r1").unwrap(),
+        created: jiff::Timestamp::UNIX_EPOCH,
+        version: "0".into(),
+        purpose: Purpose::Eval,
+        suite: "starter".into(),
+        parallel: 1,
+        episodes: plans,
+    };
+    manifest.save(&home).unwrap();
+    for (sample, plan) in samples.iter().zip(&manifest.episodes) {
+        let mut writer = JournalWriter::open(&home.journal(&manifest.run, &plan.episode)).unwrap();
+        let mut events = events(sample);
+        events.truncate(if sample.seed == 1 { 1 } else { 9 });
+        for event in events {
+            writer.append(BranchId::default(), jiff::Timestamp::UNIX_EPOCH, event).unwrap();
+        }
+    }
+    std::fs::write(home.journal(&manifest.run, &manifest.episodes[2].episode), "{}\n").unwrap();
+    let board = Leaderboard::open(&home.database()).await.unwrap();
+    board.store(&record(&Sample { agent: "stale", ..Sample::default() }, 1)).await.unwrap();
+    let rebuilt = board.rebuild(&home).await.unwrap();
+    assert_eq!((rebuilt.stored, rebuilt.unfinished, rebuilt.unreadable.len()), (1, 1, 1));
+    assert!(rebuilt.unreadable[0].contains("line 1"), "{:?}", rebuilt.unreadable);
+    let rows = board.episodes(&Filter::default()).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.agent.as_str()).collect::<Vec<_>>(), ["automl"]);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_refused_with_both_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mlgym.db");
+    drop(Leaderboard::open(&path).await.unwrap());
+    let mut connection =
+        sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let sql = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+               VALUES (9001, 'future', 1, x'00', 1)";
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let error = Leaderboard::open(&path).await.unwrap_err();
+    assert!(matches!(error, LeaderboardError::Newer { found: 9001, known: 1, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_wait_for_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mlgym.db");
+    let mut writers = tokio::task::JoinSet::new();
+    for half in 0..2_u64 {
+        let path = path.clone();
+        writers.spawn(async move {
+            let board = Leaderboard::open(&path).await.unwrap();
+            for seed in 0..50_u64 {
+                let sample = Sample { seed: seed * 2 + half, ..Sample::default() };
+                board.store(&record(&sample, 1)).await.unwrap();
+            }
+        });
+    }
+    while let Some(joined) = writers.join_next().await {
+        joined.unwrap();
+    }
+    let board = Leaderboard::open(&path).await.unwrap();
+    assert_eq!(board.episodes(&Filter::default()).await.unwrap().len(), 100);
+}

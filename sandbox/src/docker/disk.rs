@@ -1,0 +1,82 @@
+//! The watched disk limit, for engines whose storage driver has no quota.
+//!
+//! Two counts run side by side: a quick one of the places where the agent's user can usually write, made in the
+//! container, and the engine's own of everything, which takes seconds on some storage drivers but which nothing in
+//! the container can deceive.
+
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::InspectContainerOptionsBuilder;
+use futures_util::StreamExt;
+
+use crate::backend::SandboxError;
+use crate::docker::exec::{Exec, ExecSpec, split};
+use crate::docker::shell::quote;
+use crate::spec::SandboxId;
+
+/// How often the quick count is made while a command runs.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The engine's count may take this part of the time at most, because it keeps a disk busy.
+const SHARE_OF_TIME: u32 = 5;
+
+/// What to watch.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskWatch {
+    pub(crate) docker: Docker,
+    pub(crate) id: SandboxId,
+    pub(crate) user: &'static str,
+    pub(crate) workdir: String,
+    pub(crate) limit: u64,
+}
+
+impl DiskWatch {
+    /// Resolves when the container holds more than its limit.
+    pub(crate) async fn full(&self) {
+        tokio::select! {
+            () = self.full_by_quick_count() => {}
+            () = self.full_by_engine() => {}
+        }
+    }
+
+    async fn full_by_quick_count(&self) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            // A count that fails, because the container is out of processes, is left to the engine's.
+            if self.quick_count().await.is_ok_and(|bytes| bytes > self.limit) {
+                return;
+            }
+        }
+    }
+
+    async fn quick_count(&self) -> Result<u64, SandboxError> {
+        let places = format!("{} /workspace /tmp /var/tmp /home /solution", quote(&self.workdir));
+        // A directory that is named twice is counted once.
+        let script = format!("du -sxk --total -- {places} 2>/dev/null | tail -n 1 | cut -f 1");
+        let program = vec!["/bin/bash".to_owned(), "-c".to_owned(), script];
+        let spec = ExecSpec { program, user: self.user, env: Vec::new(), workdir: None };
+        let mut exec = Exec::start(&self.docker, &self.id, spec).await?;
+        let mut said = Vec::new();
+        while let Some(Ok(frame)) = exec.output.next().await {
+            said.extend_from_slice(&split(frame).1);
+        }
+        let kibibytes: u64 = String::from_utf8_lossy(&said).trim().parse().unwrap_or(0);
+        Ok(kibibytes.saturating_mul(1024))
+    }
+
+    async fn full_by_engine(&self) {
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let mut pause = PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            let asked = Instant::now();
+            let inspected = self.docker.inspect_container(&self.id.0, Some(options.clone())).await;
+            let size = inspected.ok().and_then(|container| container.size_rw).unwrap_or(0);
+            if u64::try_from(size).unwrap_or(0) > self.limit {
+                return;
+            }
+            pause = PAUSE.max(asked.elapsed() * SHARE_OF_TIME);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Episodes against a real engine: what the agent sees, what is graded, how it ends, and what is left of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test needs and does not get must fail it"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use mlgym::{Action, Agent, AgentError, Context, Environment};
+use mlgym_journal::{
+    AgentName, BudgetKind, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest, run::RunLock,
+};
+use mlgym_tests::Lab;
+use tokio_util::sync::CancellationToken;
+
+/// Resets and takes its actions one after the other; what follows the end is not taken.
+#[derive(Debug, Clone)]
+struct Scripted(Vec<Action>);
+
+#[async_trait]
+impl Agent for Scripted {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        environment.reset(context.seed).await?;
+        for action in self.0.clone() {
+            if environment.step(action).await?.is_over() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn factory(actions: Vec<Action>) -> Arc<dyn mlgym::AgentFactory> {
+    Arc::new(move |_: &AgentName| Some(Box::new(Scripted(actions.clone())) as Box<dyn Agent>))
+}
+
+fn sh(script: &str) -> Action {
+    Action::shell(script)
+}
+
+async fn episode(lab: &Lab, manifest: &str, actions: Vec<Action>) -> (EpisodeRecord, RunManifest) {
+    let task = lab.task(manifest);
+    let plan = lab.plan(&task);
+    let report = lab.run(&plan, lab.ready(&task), factory(actions), CancellationToken::new()).await.unwrap();
+    assert_eq!(lab.containers().await, 0, "containers were left");
+    (report.records.into_iter().next().expect("a record"), plan)
+}
+
+async fn ending(script: &str) -> EpisodeRecord {
+    let lab = Lab::new().await;
+    episode(&lab, "", vec![sh(script), Action::Submit]).await.0
+}
+
+#[tokio::test]
+async fn a_submission_is_graded_and_rewards_sum_to_its_score() {
+    let lab = Lab::new().await;
+    let actions = vec![
+        sh("echo split > answer.txt"),
+        Action::Validate,
+        sh("echo reject too bad > answer.txt"),
+        Action::Validate,
+        sh("echo split > answer.txt"),
+        Action::Validate,
+        Action::Validate,
+        Action::Submit,
+    ];
+    let (record, plan) = episode(&lab, "", actions).await;
+    assert_eq!(
+        (record.status, record.raw, record.normalised),
+        (EpisodeStatus::Graded, Some(0.75), Some(0.75))
+    );
+    assert_eq!((record.best_validated, record.reward, record.steps), (Some(0.25), 0.75, 8));
+    let seen = lab.observations(&plan);
+    assert_eq!(seen[1].validation.as_ref().unwrap().raw, 0.25);
+    assert_eq!(seen[3].error.as_deref(), Some("it says reject, and so it is: too bad"));
+    assert_eq!(seen[6].error.as_deref(), Some("all 2 validations are used"));
+    let rewards: f64 = lab
+        .journal(&plan)
+        .iter()
+        .map(|line| if let Event::Step { reward, .. } = &line.event { *reward } else { 0.0 })
+        .sum();
+    assert!((rewards - 0.75).abs() < 1e-12);
+}
+
+#[tokio::test]
+async fn file_actions_do_what_they_say_and_complain_in_words() {
+    let lab = Lab::new().await;
+    let path = || "dir with space/it's.txt".to_owned();
+    let edit = |old: &str, new: &str| Action::Edit { path: path(), old: old.into(), new: new.into() };
+    let actions = vec![
+        Action::Write { path: path(), content: "one\ntwo 'q' $x `y` \\n é\nthree\n".into() },
+        Action::Read { path: path(), range: Some(LineRange { start: 2, end: 2 }) },
+        edit("two", "2"),
+        edit("e", "x"),
+        edit("four", "x"),
+        Action::Read { path: path(), range: None },
+        Action::Read { path: "/nowhere".into(), range: None },
+        Action::Search { pattern: "thr.e".into(), path: None },
+        Action::Search { pattern: "no such thing".into(), path: None },
+        Action::Search { pattern: "(".into(), path: None },
+        Action::Write { path: "/usr/x".into(), content: String::new() },
+        Action::Read { path: "hello.txt".into(), range: None },
+        Action::Shell { command: "true".into(), timeout: Some(-1.0), background: false },
+        Action::Wait { job: "job7".into(), timeout: 1.0 },
+    ];
+    let (_, plan) = episode(&lab, "", actions).await;
+    let seen = lab.observations(&plan);
+    assert!(seen[0].is_ok());
+    assert_eq!(seen[1].stdout.content, "two 'q' $x `y` \\n é\n");
+    assert!(seen[2].is_ok());
+    assert!(seen[3].error.as_deref().unwrap().contains("occurs 3 times"), "{:?}", seen[3]);
+    assert!(seen[4].error.as_deref().unwrap().contains("does not occur"));
+    assert_eq!(seen[5].stdout.content, "one\n2 'q' $x `y` \\n é\nthree\n");
+    assert!(seen[6].error.as_deref().unwrap().contains("No such file"));
+    assert!(seen[7].stdout.content.contains("it's.txt:3:three"), "{:?}", seen[7]);
+    assert_eq!(seen[8].notices, ["nothing matches"]);
+    assert!(seen[9].error.is_some() && seen[10].error.is_some());
+    assert_eq!(seen[11].stdout.content, "hello\n");
+    assert!(seen[12].error.as_deref().unwrap().contains("above 0"));
+    assert!(seen[13].error.as_deref().unwrap().contains("no job"));
+}
+
+#[tokio::test]
+async fn a_slip_at_submit_is_said_and_does_not_end_the_episode() {
+    let lab = Lab::new().await;
+    let actions = vec![
+        Action::Submit,
+        sh("ln -s /etc/passwd answer.txt"),
+        Action::Submit,
+        sh("rm answer.txt; truncate -s 2G answer.txt"),
+        Action::Submit,
+        sh("rm answer.txt; mkfifo answer.txt"),
+        Action::Submit,
+        sh("rm answer.txt; echo score 0.5 > answer.txt"),
+        Action::Submit,
+    ];
+    let (record, plan) = episode(&lab, "", actions).await;
+    assert_eq!((record.status, record.raw), (EpisodeStatus::Graded, Some(0.5)));
+    let seen = lab.observations(&plan);
+    let errors: Vec<_> = [0, 2, 4, 6].map(|index: usize| seen[index].error.clone().unwrap()).to_vec();
+    for (error, word) in errors.iter().zip([
+        "write /workspace/answer.txt first",
+        "symbolic link",
+        "2147483648 bytes",
+        "neither",
+    ]) {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_a_submission_and_links_in_it_are_not() {
+    let record = ending("mkdir answer.txt; echo score 0.5 > answer.txt/answer.txt").await;
+    assert_eq!((record.status, record.raw), (EpisodeStatus::Graded, Some(0.5)));
+    let record = ending("mkdir answer.txt; ln -s /etc/passwd answer.txt/x").await;
+    assert_eq!(record.status, EpisodeStatus::Rejected);
+    assert!(record.reason.unwrap().contains("symbolic link"));
+}
+
+#[tokio::test]
+async fn a_rejected_submission_says_why() {
+    let record = ending("echo reject wrong columns > answer.txt").await;
+    assert_eq!(record.status, EpisodeStatus::Rejected);
+    assert!(record.reason.unwrap().contains("wrong columns"));
+}
+
+#[tokio::test]
+async fn a_broken_grader_is_a_grading_error_and_no_score() {
+    for (answer, word) in [
+        ("garbage", "is no JSON"),
+        ("nan", "is no JSON"),
+        ("other", "lacks the primary metric"),
+        ("nothing", "exit code 7"),
+        ("link", "wrote no"),
+        ("hang", "did not end within 3 s"),
+    ] {
+        let record = ending(&format!("echo {answer} > answer.txt")).await;
+        assert_eq!((record.status, record.raw), (EpisodeStatus::GradingError, None), "{answer}");
+        let reason = record.reason.unwrap();
+        assert!(reason.contains(word), "{answer}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_grader_has_no_network_and_cannot_change_what_it_grades() {
+    assert_eq!(ending("echo network > answer.txt").await.raw, Some(1.0));
+    assert_eq!(ending("echo write > answer.txt").await.raw, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_budget_that_is_over_grades_what_is_there_and_is_named() {
+    let lab = Lab::new().await;
+    let steps = vec![sh("echo score 0.5 > answer.txt"), sh("true"), sh("true")];
+    let (record, plan) = episode(&lab, "max_steps = 2", steps).await;
+    assert_eq!((record.truncated, record.raw, record.steps), (Some(BudgetKind::Steps), Some(0.5), 2));
+    assert!(lab.observations(&plan)[1].notices[0].contains("steps budget"));
+    let lab = Lab::new().await;
+    let (record, _) = episode(&lab, "compute_sec = 1", vec![sh("sleep 9"), sh("true")]).await;
+    assert_eq!((record.truncated, record.status), (Some(BudgetKind::Compute), EpisodeStatus::NoSubmission));
+    assert!(record.compute_s < 5.0, "{}", record.compute_s);
+}
+
+#[tokio::test]
+async fn an_agent_that_only_thinks_is_cut_off_at_the_wall() {
+    #[derive(Debug)]
+    struct Thinker;
+    #[async_trait]
+    impl Agent for Thinker {
+        async fn run(
+            &mut self,
+            environment: &mut dyn Environment,
+            context: &mut Context,
+        ) -> Result<(), AgentError> {
+            environment.reset(context.seed).await?;
+            environment.step(Action::shell("echo score 0.25 > answer.txt")).await?;
+            std::future::pending().await
+        }
+    }
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let mut plan = lab.plan(&task);
+    plan.episodes[0].budgets.wall_s = Some(3.0);
+    let agents = Arc::new(|_: &AgentName| Some(Box::new(Thinker) as Box<dyn Agent>));
+    let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
+    assert_eq!((report.records[0].truncated, report.records[0].raw), (Some(BudgetKind::Wall), Some(0.25)));
+}
+
+#[tokio::test]
+async fn nothing_private_is_reachable_and_leaving_without_a_submission_is_no_score() {
+    let lab = Lab::new().await;
+    let look = "cat /private/* /tests/* /solution/* 2>/dev/null; \
+                grep -rs a-secret-nobody-should-see / --exclude-dir=proc --exclude-dir=sys; \
+                cat /data/rows.csv; grep -v ' ro[ ,]' /proc/mounts | grep ' /data '";
+    let (record, plan) = episode(&lab, "", vec![sh(look)]).await;
+    assert_eq!(record.status, EpisodeStatus::NoSubmission);
+    assert_eq!(lab.observations(&plan)[0].stdout.content, "id\n1\n");
+}
+
+#[tokio::test]
+async fn a_stopped_run_leaves_nothing_behind_and_is_resumed() {
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let plan = lab.plan(&task);
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let started = Instant::now();
+    let slow = factory(vec![sh("sleep 50"), Action::Submit]);
+    let (report, ()) = tokio::join!(lab.run(&plan, lab.ready(&task), slow, cancel), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stop.cancel();
+    });
+    let report = report.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert_eq!((report.records[0].status, report.unfinished.len()), (EpisodeStatus::Cancelled, 1));
+    assert_eq!(lab.containers().await, 0);
+    let quick = vec![sh("echo score 1 > answer.txt"), Action::Submit];
+    let report = lab.run(&plan, lab.ready(&task), factory(quick), CancellationToken::new()).await.unwrap();
+    assert_eq!((report.records[0].raw, report.records[0].started.attempt), (Some(1.0), 2));
+    assert!(
+        lab.home.episode(&plan.run, &plan.episodes[0].episode).join("attempts/1/journal.jsonl").is_file()
+    );
+}
+
+/// Fails once: the grader cannot work, because its directory is away; then only the grading is made up for.
+#[tokio::test]
+async fn resuming_only_grades_what_was_submitted() {
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let plan = lab.plan(&task);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = runs.clone();
+    let agents: Arc<dyn mlgym::AgentFactory> = Arc::new(move |_: &AgentName| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(Box::new(Scripted(vec![sh("echo score 0.5 > answer.txt"), Action::Submit])) as Box<dyn Agent>)
+    });
+    std::fs::rename(task.tests_dir(), task.dir.join("away")).unwrap();
+    let report = lab.run(&plan, lab.ready(&task), agents.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!((report.records[0].status, report.unfinished.len()), (EpisodeStatus::SandboxError, 1));
+    std::fs::rename(task.dir.join("away"), task.tests_dir()).unwrap();
+    for _ in 0..2 {
+        let report =
+            lab.run(&plan, lab.ready(&task), agents.clone(), CancellationToken::new()).await.unwrap();
+        let record = &report.records[0];
+        assert_eq!((record.status, record.raw, record.steps), (EpisodeStatus::Graded, Some(0.5), 2));
+        assert!(report.unfinished.is_empty() && record.wall_s > 0.0);
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "the agent was run again");
+}
+
+#[tokio::test]
+async fn the_next_start_removes_what_a_killed_run_left_and_spares_a_live_one() {
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let manifest = lab.plan(&task);
+    let mut spec = lab.spec(mlgym_sandbox::User::Agent);
+    spec.labels = mlgym::episode::run_labels(&lab.home, &manifest.run, "agent");
+    let live = lab.backend.create(&spec).await.unwrap();
+    let lock = RunLock::take(&lab.home, &manifest.run).unwrap();
+    assert_eq!(mlgym::reaper::reap(lab.backend.as_ref(), &lab.home).await.unwrap(), 0);
+    drop(lock);
+    assert_eq!(mlgym::reaper::reap(lab.backend.as_ref(), &lab.home).await.unwrap(), 1);
+    assert_eq!(lab.containers().await, 0);
+    live.destroy().await.unwrap();
+}
