@@ -166,7 +166,9 @@ impl Engine<'_> {
         let mut trained = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
             let left = candidates.len() - index;
-            let Some(time) = self.plan.candidate(self.context.elapsed(), left) else {
+            let elapsed = self.context.elapsed();
+            let last_chance = || if trained.is_empty() { self.plan.last_chance(elapsed) } else { None };
+            let Some(time) = self.plan.candidate(elapsed, left).or_else(last_chance) else {
                 self.context.note("train", format!("no time for {left} more candidates"))?;
                 break;
             };

@@ -269,3 +269,108 @@ fn a_check_finds_what_is_wrong_with_a_task() {
     }
     assert_eq!(json(&run(home.path(), &["run", "list", "--json"])), serde_json::json!([]));
 }
+
+#[test]
+fn automl_solves_a_real_task_and_says_what_it_is() {
+    let home = home();
+    let tasks = "diabetes,allocation-game";
+    let output = run(home.path(), &["eval", "-a", "automl", "-t", tasks, "--wall", "90", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let scores = json(&output)["standings"][0]["tasks"].clone();
+    assert_eq!(
+        (&scores[0]["task"], &scores[1]["task"]),
+        (&"mlgym/allocation-game".into(), &"mlgym/diabetes".into())
+    );
+    assert!(scores[0]["normalised"].as_f64().unwrap().abs() < 0.05, "{scores}");
+    assert!(scores[1]["normalised"].as_f64().unwrap() > 0.5, "{scores}");
+    let notes = |episode: &str| run(home.path(), &["run", "show", "last", "-e", episode]).stdout;
+    let game = String::from_utf8(notes("automl.mlgym-allocation-game.s0")).unwrap();
+    assert!(game.contains("no pipeline for this kind of task"), "{game}");
+    let table = String::from_utf8(notes("automl.mlgym-diabetes.s0")).unwrap();
+    assert!(table.contains("uses no language model") && table.contains("candidates"), "{table}");
+}
+
+#[test]
+fn a_starter_task_passes_its_check() {
+    let home = home();
+    let output = run(home.path(), &["task", "check", "digits", "allocation-game", "--json"]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}\n{}",
+        stderr(&output),
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
+fn data_that_cannot_be_prepared_is_exit_code_1_with_the_scripts_words() {
+    let home = home();
+    let suite = home.path().join("suite");
+    mlgym_tests::write_task(&suite.join("one"), "data = { prepare = \"environment/prepare.py\" }");
+    let script = suite.join("one/environment/prepare.py");
+    let arguments = ["eval", "-a", "baseline", "--suite", suite.to_str().unwrap()];
+    std::fs::write(&script, "raise SystemExit('there is no such data')").unwrap();
+    check(home.path(), &arguments, 1, &["there is no such data", "exit code 1"]);
+    std::fs::write(&script, "print('done')").unwrap();
+    check(home.path(), &arguments, 1, &["wrote nothing below $MLGYM_OUTPUT/public"]);
+    assert_eq!(containers(home.path()), 0);
+}
+
+/// Passes bytes between the program and the engine until it is told to stop; then the engine is gone.
+fn proxy(address: &Path, stop: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    use std::net::Shutdown;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::atomic::Ordering;
+    let listener = UnixListener::bind(address).unwrap();
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let mut streams: Vec<UnixStream> = Vec::new();
+        listener.set_nonblocking(true).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            let Ok((client, _)) = listener.accept() else {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            let engine = UnixStream::connect("/var/run/docker.sock").unwrap();
+            client.set_nonblocking(false).unwrap();
+            for (from, to) in [(&client, &engine), (&engine, &client)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    // Either end may go away at any time; the other then sees the end of the stream.
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+            streams.extend([client, engine]);
+        }
+        for stream in streams {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+}
+
+#[test]
+fn an_engine_that_goes_away_is_exit_code_3_and_the_run_is_resumed() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "sleep 5; echo score 0.5 > answer.txt");
+    let address = home.path().join("engine.sock");
+    let stop = std::sync::Arc::default();
+    proxy(&address, &stop);
+    let mut command = mlgym(home.path());
+    command.env("DOCKER_HOST", format!("unix://{}", address.display()));
+    command.args(["eval", "-a", "baseline", "--suite", &suite, "-p", "1"]).stderr(Stdio::piped());
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    wait_for("a container", || containers(home.path()) > 0);
+    std::thread::sleep(Duration::from_secs(2));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let gone = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(gone.elapsed() < Duration::from_secs(30), "{:?}", gone.elapsed());
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("mlgym run resume"), "{}", stderr(&output));
+    let output = run(home.path(), &["run", "resume", "last", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["standings"][0]["graded"], 2);
+    assert_eq!(containers(home.path()), 0);
+}

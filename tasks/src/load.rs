@@ -72,6 +72,12 @@ impl Loader<'_> {
                 environment.os.as_deref().is_some_and(|os| os != "linux"),
                 "only Linux environments can be run",
             ),
+            (
+                "artifacts",
+                self.parsed.manifest.artifacts.len() > 1
+                    && self.parsed.mlgym.as_ref().is_none_or(|table| table.submission.is_none()),
+                "submissions of several artifacts are not built yet: name one under [metadata.mlgym] submission",
+            ),
             ("steps", !self.parsed.manifest.steps.is_empty(), "tasks of several steps are not built yet"),
             (
                 "verifier.environment",
@@ -442,6 +448,10 @@ metrics = [{ name = "rmse", goal = "minimize", baseline = 2.0, reference = 1.0 }
         assert!(text.contains("T/task.toml:10:1") && text.contains("no-network"), "{text}");
         let text = swap("[metadata.mlgym]", "[metadata.mlgym]\ndata = { prepare = \"gone.py\" }");
         assert!(text.contains("no file gone.py"), "{text}");
+        let two = GOOD.replace("artifacts = []", "artifacts = [\"/app/a\", \"/app/b\"]");
+        assert!(Task::load(directory(&two).path()).is_ok());
+        let text = refused(&two.replace("submission = \"submission.csv\"", ""));
+        assert!(text.contains("several artifacts"), "{text}");
         let text = swap("artifacts = []", "[[steps]]\nname = \"a\"");
         assert!(text.contains("several steps"), "{text}");
     }

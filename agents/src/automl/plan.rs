@@ -13,6 +13,9 @@ const SHARE_OF_LARGE: f64 = 0.1;
 /// What is spent of a small budget at most; the rest is for the ensemble, the validation and the submission.
 const SHARE_OF_SMALL: f64 = 0.65;
 
+/// What is spent of any budget when there is no model yet.
+const SHARE_AT_WORST: f64 = 0.85;
+
 /// The part of the time that goes to the first round, in which every candidate is tried once.
 const FIRST_ROUND: f64 = 0.7;
 
@@ -23,6 +26,7 @@ const LEAST: f64 = 4.0;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimePlan {
     total: f64,
+    budget: f64,
 }
 
 impl TimePlan {
@@ -31,7 +35,7 @@ impl TimePlan {
         let limits = [remaining.wall_s, remaining.compute_s];
         let budget = limits.into_iter().flatten().fold(f64::INFINITY, f64::min);
         let wish = if budget.is_finite() { USUAL.max(SHARE_OF_LARGE * budget) } else { USUAL };
-        Self { total: wish.min(SHARE_OF_SMALL * budget) }
+        Self { total: wish.min(SHARE_OF_SMALL * budget), budget }
     }
 
     /// Returns the most that the next of `left` candidates may take; `None` when there is no time for it. One
@@ -39,6 +43,13 @@ impl TimePlan {
     pub(crate) fn candidate(self, elapsed: Duration, left: usize) -> Option<Duration> {
         let rest = self.total * FIRST_ROUND - elapsed.as_secs_f64();
         share(rest, left, 3.0)
+    }
+
+    /// Returns the most that a candidate may take when the plan's time is over and none has been trained yet, as on a
+    /// machine that is busy: any model is better than the baseline.
+    pub(crate) fn last_chance(self, elapsed: Duration) -> Option<Duration> {
+        share(SHARE_AT_WORST * self.budget - elapsed.as_secs_f64(), 1, 0.5)
+            .filter(|_| self.budget.is_finite())
     }
 
     /// Returns how long the next of `left` candidates is tuned; `None` when there is no time for it.
@@ -77,5 +88,7 @@ mod tests {
         assert_eq!(plan.candidate(Duration::from_secs(50), 1), None);
         assert_eq!(plan.tuning(Duration::from_secs(45), 2), Some(Duration::from_secs(7)));
         assert_eq!(plan.tuning(Duration::from_secs(80), 2), None);
+        assert_eq!(plan.last_chance(Duration::from_secs(80)), Some(Duration::from_secs(215)));
+        assert_eq!(plan.last_chance(Duration::from_secs(508)), None);
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use mlgym::runner::tasks_of;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest};
-use mlgym_tasks::nearest;
+use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
 use crate::commands::execute::{execute, make_ready, resume_hint, verdict};
@@ -294,6 +294,10 @@ async fn resume(
     let mut manifest = find(home, run)?;
     let lock = RunLock::take(home, &manifest.run)?;
     manifest.parallel = parallel.map_or(manifest.parallel, usize::from);
+    if Suite::builtin_names().contains(&manifest.suite) {
+        // Unpacks it again where `clean --cache` removed it.
+        Suite::load(&manifest.suite, &home.cache())?;
+    }
     let tasks = tasks_of(&manifest)?;
     let leaderboard = session.leaderboard(home).await?;
     let progress = Progress::new();
