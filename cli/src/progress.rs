@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mlgym::RunEvent;
-use mlgym_journal::{EpisodeId, EpisodeView};
+use mlgym_journal::{EpisodeId, EpisodeView, Event};
 use mlgym_sandbox::image::ImageProgress;
 
 use crate::output::{say, seconds};
@@ -18,7 +18,46 @@ pub(crate) struct Progress {
     bars: MultiProgress,
     is_shown: bool,
     image: Arc<Mutex<Option<ProgressBar>>>,
-    episodes: Arc<Mutex<HashMap<EpisodeId, (EpisodeView, ProgressBar)>>>,
+    episodes: Arc<Mutex<HashMap<EpisodeId, Line>>>,
+}
+
+/// A running episode's line.
+#[derive(Debug)]
+struct Line {
+    view: EpisodeView,
+    bar: ProgressBar,
+    /// When its wall budget is over, as far as its last event told.
+    deadline: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Line {
+    fn new(bars: &MultiProgress) -> Self {
+        let deadline: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let read = deadline.clone();
+        // Counts down between events.
+        let left = move |_: &ProgressState, line: &mut dyn std::fmt::Write| {
+            let deadline = *read.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let _ = write!(line, "{} left", seconds(left.as_secs_f64()));
+            }
+        };
+        let style = ProgressStyle::with_template("{spinner} {wide_msg} {left}");
+        let bar = bars.add(ProgressBar::new_spinner());
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("left", left));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { view: EpisodeView::default(), bar, deadline }
+    }
+
+    fn apply(&mut self, event: &RunEvent) {
+        self.view.apply(&event.envelope);
+        let is_told = matches!(event.envelope.event, Event::Reset { .. } | Event::Step { .. });
+        if let (true, Some(left)) = (is_told, self.view.remaining.wall_s) {
+            let deadline = Instant::now().checked_add(Duration::try_from_secs_f64(left).unwrap_or_default());
+            *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+        }
+        self.bar.set_message(running(&event.episode, &self.view));
+    }
 }
 
 impl Progress {
@@ -97,20 +136,12 @@ impl Progress {
     /// Shows an episode's event and returns its view when it is over.
     pub(crate) fn episode(&self, event: &RunEvent) -> Option<EpisodeView> {
         let mut episodes = self.episodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let (view, bar) = episodes.entry(event.episode.clone()).or_insert_with(|| {
-            let bar = self.bars.add(ProgressBar::new_spinner());
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.enable_steady_tick(Duration::from_millis(250));
-            (EpisodeView::default(), bar)
-        });
-        view.apply(&event.envelope);
-        if view.end.is_none() {
-            bar.set_message(running(&event.episode, view));
-            return None;
-        }
-        bar.finish_and_clear();
-        let (view, _) = episodes.remove(&event.episode)?;
+        let line = episodes.entry(event.episode.clone()).or_insert_with(|| Line::new(&self.bars));
+        line.apply(event);
+        line.view.end.as_ref()?;
+        let line = episodes.remove(&event.episode)?;
+        line.bar.finish_and_clear();
+        let view = line.view;
         if self.is_shown {
             self.line(over(&event.episode, &view));
         }
@@ -118,7 +149,7 @@ impl Progress {
     }
 }
 
-/// One line about a running episode: task, step, phase, best score, time left.
+/// One line about a running episode: task, step, phase, best score; the time left stands at its end.
 fn running(episode: &EpisodeId, view: &EpisodeView) -> String {
     let name = view.started.as_ref().map_or_else(
         || episode.to_string(),
@@ -126,8 +157,7 @@ fn running(episode: &EpisodeId, view: &EpisodeView) -> String {
     );
     let phase = view.phase.as_deref().or(view.action).unwrap_or("start");
     let best = view.best_validated.map(|best| format!("  best {best:.3}")).unwrap_or_default();
-    let left = view.remaining.wall_s.map(|left| format!("  {} left", seconds(left))).unwrap_or_default();
-    format!("{name:<34} step {:<3} {phase:<14}{best}{left}", view.steps)
+    format!("{name:<34} step {:<3} {phase:<14}{best}", view.steps)
 }
 
 fn over(episode: &EpisodeId, view: &EpisodeView) -> String {
@@ -151,7 +181,6 @@ fn over(episode: &EpisodeId, view: &EpisodeView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlgym_journal::Remaining;
 
     #[test]
     fn a_running_episode_is_one_line() {
@@ -159,10 +188,9 @@ mod tests {
             steps: 12,
             phase: Some("train 3/7".to_owned()),
             best_validated: Some(0.91),
-            remaining: Remaining { wall_s: Some(512.3), ..Remaining::default() },
             ..EpisodeView::default()
         };
         let line = running(&EpisodeId::new("automl.mlgym-digits.s0").unwrap(), &view);
-        insta::assert_snapshot!(line, @"automl.mlgym-digits.s0             step 12  train 3/7       best 0.910  8 min 32 s left");
+        insta::assert_snapshot!(line, @"automl.mlgym-digits.s0             step 12  train 3/7       best 0.910");
     }
 }
