@@ -135,10 +135,7 @@ fn fixture(directory: &Path, baseline: &str) -> String {
 }
 
 fn containers(home: &Path) -> usize {
-    let home = home.canonicalize().unwrap();
-    let filter = format!("label=mlgym.home={}", home.display());
-    let output = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output();
-    String::from_utf8_lossy(&output.unwrap().stdout).lines().count()
+    mlgym_tests::containers_of(home)
 }
 
 #[test]

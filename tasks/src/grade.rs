@@ -182,6 +182,8 @@ fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
             ("MLGYM_SUBMISSION", task.submission.clone()),
             ("MLGYM_SEED", request.seed.to_string()),
             ("PYTHONPATH", "/opt/mlgym/lib:/tests".to_owned()),
+            // Modules are never looked for among the submitted files.
+            ("PYTHONSAFEPATH", "1".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );

@@ -174,6 +174,13 @@ impl Lab {
     }
 }
 
+/// Counts the containers of a home, from outside of any runtime.
+pub fn containers_of(home: &Path) -> usize {
+    let filter = [("mlgym.home".to_owned(), home.canonicalize().unwrap().display().to_string())].into();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { DockerBackend::connect().await.unwrap().list(&filter).await.unwrap().len() })
+}
+
 /// Writes the fixture task's files to a directory.
 pub fn write_task(directory: &Path, manifest: &str) -> PathBuf {
     std::fs::create_dir_all(directory.join("tests")).unwrap();

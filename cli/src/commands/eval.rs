@@ -13,7 +13,7 @@ use mlgym_leaderboard::Filter;
 use mlgym_sandbox::Backend;
 use mlgym_tasks::{Suite, Task};
 
-use crate::commands::execute::{execute, make_ready, verdict};
+use crate::commands::execute::{execute, make_run_ready, verdict};
 use crate::commands::leaderboard::{Board, by_agent, by_task};
 use crate::failure::{Failure, Kind};
 use crate::output::{say, seconds};
@@ -92,12 +92,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         suite.name,
     ));
     let started = std::time::Instant::now();
-    let stage = session.stage(&engine, &home, &manifest.run);
-    let ready = make_ready(&stage, &tasks, &progress).await;
-    let ready = ready.map_err(|failure| match failure.kind {
-        Kind::Interrupted => failure.hint(super::execute::resume_hint(&manifest)),
-        _ => failure,
-    })?;
+    let ready = make_run_ready(session, &home, &engine, &manifest, &tasks, &progress).await?;
     let report =
         execute(session, &home, &engine, (&manifest, &lock, &ready), &progress, Some(&leaderboard)).await?;
     drop(lock);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
@@ -15,6 +16,9 @@ use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
 
+/// How long what is stopped may take to clean up after itself.
+const GRACE: Duration = Duration::from_secs(4);
+
 /// Makes every task ready, one after the other.
 pub(crate) async fn make_ready(
     stage: &Stage,
@@ -27,14 +31,42 @@ pub(crate) async fn make_ready(
             return Err(Failure::interrupted());
         }
         let spinner = progress.spinner(format!("preparing {}", task.name));
+        let making = stage.ready(task.clone());
+        tokio::pin!(making);
         let made = tokio::select! {
-            made = stage.ready(task.clone()) => made,
-            () = stage.cancel.cancelled() => return Err(Failure::interrupted()),
+            made = &mut making => made,
+            // What is being made is given time to clean up after itself.
+            () = stage.cancel.cancelled() => match tokio::time::timeout(GRACE, &mut making).await {
+                Ok(made) => made,
+                Err(_) => return Err(Failure::interrupted()),
+            },
         };
         spinner.finish_and_clear();
         ready.insert(task.name.clone(), Arc::new(made?));
     }
     Ok(ready)
+}
+
+/// Makes a run's tasks ready; when that fails, removes what it left and says how to go on.
+pub(crate) async fn make_run_ready(
+    session: &Session,
+    home: &Home,
+    engine: &Engine,
+    manifest: &RunManifest,
+    tasks: &[Arc<Task>],
+    progress: &Progress,
+) -> Result<HashMap<TaskName, Arc<ReadyTask>>, Failure> {
+    let stage = session.stage(engine, home, &manifest.run);
+    match make_ready(&stage, tasks, progress).await {
+        Ok(ready) => Ok(ready),
+        Err(failure) => {
+            let removal = mlgym::reaper::remove_run(engine.backend.as_ref(), home, &manifest.run);
+            // The next start tries again, if the engine does not answer now.
+            let _ = tokio::time::timeout(GRACE, removal).await;
+            let failure = if session.cancel.is_cancelled() { Failure::interrupted() } else { failure };
+            Err(failure.hint(resume_hint(manifest)))
+        }
+    }
 }
 
 /// Runs what is missing of a run. With a leaderboard, episodes are stored as they end.

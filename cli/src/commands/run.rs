@@ -9,7 +9,7 @@ use mlgym_journal::{EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpos
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
-use crate::commands::execute::{execute, make_ready, resume_hint, verdict};
+use crate::commands::execute::{execute, make_run_ready, verdict};
 use crate::failure::{Failure, Kind};
 use crate::output::{say, score, seconds, table};
 use crate::progress::Progress;
@@ -305,12 +305,7 @@ async fn resume(
     session.reap(&engine, home).await?;
     // The reaper spares a run that is held, and this one is: what its killed process left goes here.
     mlgym::reaper::remove_run(engine.backend.as_ref(), home, &manifest.run).await?;
-    let stage = session.stage(&engine, home, &manifest.run);
-    let ready = make_ready(&stage, &tasks, &progress).await;
-    let ready = ready.map_err(|failure| match failure.kind {
-        Kind::Interrupted => failure.hint(resume_hint(&manifest)),
-        _ => failure,
-    })?;
+    let ready = make_run_ready(session, home, &engine, &manifest, &tasks, &progress).await?;
     let report =
         execute(session, home, &engine, (&manifest, &lock, &ready), &progress, Some(&leaderboard)).await?;
     drop(lock);

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::TryStreamExt;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 use tokio_util::io::ReaderStream;
 
@@ -16,6 +18,9 @@ const REPOSITORY: &str = "mlgym/debian";
 const SUITE: &str = "trixie";
 const UPSTREAM: &str = "debian:trixie-slim";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+
+/// How long a program that is asked to end may take.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What makes the base small: package archives and indexes, documentation, and translations.
 const LEFT_OUT: [&str; 6] = [
@@ -48,11 +53,10 @@ impl ImageBuilder {
             "{UPSTREAM} cannot be pulled ({pull}); it is bootstrapped from a Debian mirror instead"
         ));
         let since = self.started("debian", "bootstrap");
-        let attempt = self.debootstrap_and_import();
-        let result = tokio::select! {
-            result = attempt => result,
-            () = self.cancel.cancelled() => return Err(ImageError::Cancelled),
-        };
+        let result = self.debootstrap_and_import().await;
+        if self.cancel.is_cancelled() {
+            return Err(ImageError::Cancelled);
+        }
         result.map_err(|reason| ImageError::NoBase {
             pull: format!("{UPSTREAM} cannot be pulled ({pull})"),
             bootstrap: format!("it cannot be bootstrapped either ({reason})"),
@@ -81,7 +85,10 @@ impl ImageBuilder {
         let mut debootstrap = Command::new("debootstrap");
         debootstrap.args(["--variant=minbase", SUITE]).arg(&root).arg(&mirror);
         self.follow(debootstrap).await?;
-        self.import(&root).await
+        tokio::select! {
+            imported = self.import(&root) => imported,
+            () = self.cancel.cancelled() => Err("cancelled".to_owned()),
+        }
     }
 
     async fn install_debootstrap(&self) -> Result<(), String> {
@@ -92,13 +99,10 @@ impl ImageBuilder {
             return Err("debootstrap is not installed, and this host has no apt-get".to_owned());
         }
         self.notice("debootstrap is missing: installing the packages debootstrap and debian-archive-keyring on this host");
-        for arguments in [
-            ["update", "-qq", "--", ""].as_slice(),
-            ["install", "-y", "--no-install-recommends", "debootstrap", "debian-archive-keyring"].as_slice(),
-        ] {
+        let install = "install -y --no-install-recommends debootstrap debian-archive-keyring";
+        for arguments in ["update", install] {
             let mut apt = Command::new("apt-get");
-            apt.args(arguments.iter().filter(|argument| !argument.is_empty() && **argument != "--"));
-            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            apt.args(arguments.split(' ')).env("DEBIAN_FRONTEND", "noninteractive");
             self.follow(apt).await?;
         }
         Ok(())
@@ -118,21 +122,43 @@ impl ImageBuilder {
         if status.success() { Ok(()) } else { Err(format!("tar ended with {status}")) }
     }
 
-    /// Runs a program, with its output as progress; the error holds the last line it printed.
+    /// Runs a program, with its output as progress; the error holds the last line it printed. When the work is
+    /// cancelled the program is asked to end, so that it undoes its mounts, before it is killed.
     async fn follow(&self, mut command: Command) -> Result<(), String> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let name = command.as_std().get_program().display().to_string();
         let mut child = command.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
-        let mut last = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                self.say(ImageProgress::Line { image: "debian".to_owned(), line: line.clone() });
-                last = line;
+        let pid = child.id();
+        let last = Mutex::new(String::new());
+        let work = async {
+            tokio::join!(self.relay(child.stdout.take(), &last), self.relay(child.stderr.take(), &last));
+            child.wait().await
+        };
+        tokio::pin!(work);
+        let status = tokio::select! {
+            status = &mut work => status,
+            () = self.cancel.cancelled() => {
+                if let Some(pid) = pid {
+                    // A program that is gone already needs no asking.
+                    let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
+                }
+                let _ = tokio::time::timeout(GRACE, &mut work).await;
+                return Err("cancelled".to_owned());
             }
-        }
-        let status = child.wait().await.map_err(|error| error.to_string())?;
+        };
+        let status = status.map_err(|error| error.to_string())?;
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if status.success() { Ok(()) } else { Err(format!("{name} ended with {status}: {last}")) }
+    }
+
+    /// Passes a program's lines on as progress and keeps the last.
+    async fn relay(&self, output: Option<impl AsyncRead + Unpin>, last: &Mutex<String>) {
+        let Some(output) = output else { return };
+        let mut lines = BufReader::new(output).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            self.say(ImageProgress::Line { image: "debian".to_owned(), line: line.clone() });
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        }
     }
 
     fn notice(&self, text: &str) {
