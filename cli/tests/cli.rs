@@ -271,7 +271,7 @@ fn a_check_finds_what_is_wrong_with_a_task() {
 fn automl_solves_a_real_task_and_says_what_it_is() {
     let home = home();
     let tasks = "diabetes,allocation-game";
-    let output = run(home.path(), &["eval", "-a", "automl", "-t", tasks, "--wall", "90", "--json"]);
+    let output = run(home.path(), &["eval", "-a", "automl", "-t", tasks, "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let scores = json(&output)["standings"][0]["tasks"].clone();
     assert_eq!(
@@ -370,4 +370,63 @@ fn an_engine_that_goes_away_is_exit_code_3_and_the_run_is_resumed() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(json(&output)["standings"][0]["graded"], 2);
     assert_eq!(containers(home.path()), 0);
+}
+
+/// Plays the allocation game with this strategy, and returns the episode.
+fn play(strategy: &str) -> serde_json::Value {
+    let home = home();
+    let task = home.path().join("game");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tasks/suite/starter/allocation-game"), &task);
+    std::fs::write(task.join("environment/workspace/baseline.py"), strategy).unwrap();
+    let suite = task.to_str().unwrap();
+    run(home.path(), &["eval", "-a", "baseline", "--suite", suite]);
+    json(&run(home.path(), &["run", "show", "last", "--json"]))[0].clone()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn submitted_code_can_read_neither_the_grader_nor_the_private_data() {
+    let spy = r#"
+import os
+
+def allocate(history):
+    grader = f"/proc/{os.getppid()}"
+    for place in ["/tests/opponents.py", "/tests/grade.py", "/private", "/logs/verifier", f"{grader}/environ", f"{grader}/mem"]:
+        try:
+            os.listdir(place) if os.path.isdir(place) else open(place, "rb").read(1)
+        except OSError:
+            continue
+        raise SystemExit(f"read {place}")
+    assert os.getuid() == 65534
+    return [10] * 6
+"#;
+    let episode = play(spy);
+    assert_eq!(episode["status"], "graded", "{episode}");
+    let score = episode["raw"].as_f64().unwrap();
+    assert!((score - 0.2938).abs() < 0.001, "{episode}");
+}
+
+#[test]
+fn submitted_code_that_misbehaves_is_rejected_with_its_reason() {
+    for (strategy, word) in [
+        ("def allocate(history):\n    while True: pass\n", "processor time"),
+        ("def allocate(history):\n    raise ValueError('lost my way')\n", "lost my way"),
+        ("def allocate(history):\n    return 'everything'\n", "broke the rules"),
+    ] {
+        let episode = play(strategy);
+        assert_eq!(episode["status"], "rejected", "{episode}");
+        assert!(episode["reason"].as_str().unwrap().contains(word), "{episode}");
+    }
 }

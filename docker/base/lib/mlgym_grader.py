@@ -131,8 +131,11 @@ class Player:
     """A submitted Python function in a process of its own.
 
     The process runs as `nobody`: it can read the submission, but neither the private data nor this process. It is
-    asked over a pipe, one JSON line each way.
+    asked over a pipe, one JSON line each way. A call may use `seconds_per_call` of processor time, so that a busy
+    machine does not decide who loses, and twenty times as much of the clock's.
     """
+
+    PATIENCE = 20
 
     def __init__(self, path, function, seconds_per_call=5.0, memory_mb=512):
         import resource
@@ -149,7 +152,7 @@ class Player:
         self._select, self._time = select.select, time.monotonic
         self.seconds_per_call = seconds_per_call
         self.function = function
-        self._buffer = b""
+        self._buffer, self._stderr, self._stderr_open = b"", b"", True
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", _HOST, str(path), function],
             stdin=subprocess.PIPE,
@@ -162,7 +165,7 @@ class Player:
             start_new_session=True,
         )
         os.set_blocking(self.process.stderr.fileno(), False)
-        if self._line(max(seconds_per_call, 20.0)) != b"ready":
+        if self._line(max(seconds_per_call, 10.0)) != b"ready":
             raise Misbehaved(f"{path.name} printed before it was asked")
 
     def __call__(self, *arguments):
@@ -178,11 +181,17 @@ class Player:
             raise Misbehaved(f"{self.function} answered with something that is no JSON") from None
 
     def _line(self, seconds):
-        deadline = self._time() + seconds
+        started, used = self._time(), self._processor_time()
         while b"\n" not in self._buffer:
-            left = deadline - self._time()
-            if left <= 0 or not self._select([self.process.stdout], [], [], left)[0]:
-                raise Misbehaved(f"{self.function} did not answer within {seconds:g} s")
+            pipes = [self.process.stdout] + ([self.process.stderr] if self._stderr_open else [])
+            ready = self._select(pipes, [], [], 0.2)[0]
+            if self.process.stdout not in ready:
+                self._drain()
+                if self._processor_time() - used > seconds:
+                    raise Misbehaved(f"{self.function} used more than {seconds:g} s of processor time")
+                if self._time() - started > seconds * self.PATIENCE:
+                    raise Misbehaved(f"{self.function} did not answer within {seconds * self.PATIENCE:g} s")
+                continue
             read = os.read(self.process.stdout.fileno(), 65536)
             if not read:
                 raise Misbehaved(self._epitaph())
@@ -193,19 +202,25 @@ class Player:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
+    def _processor_time(self):
+        """Seconds of processor time that the process has used."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat") as stat:
+                fields = stat.read().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _drain(self):
         """Empties stderr, so that code that prints much does not block; returns the end of it."""
-        kept = getattr(self, "_stderr", b"")
-        while True:
+        while self._stderr_open:
             try:
                 read = os.read(self.process.stderr.fileno(), 65536)
             except BlockingIOError:
                 break
-            if not read:
-                break
-            kept = (kept + read)[-2000:]
-        self._stderr = kept
-        return kept.decode("utf-8", "replace")
+            self._stderr_open = bool(read)
+            self._stderr = (self._stderr + read)[-2000:]
+        return self._stderr.decode("utf-8", "replace")
 
     def _epitaph(self):
         try:
