@@ -1,6 +1,7 @@
 //! Grading: a fresh sandbox, the private data, no network, and the copied-out submission.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,8 +145,11 @@ fn stage_tests(request: &GradeRequest<'_>) -> Result<tempfile::TempDir, GradeErr
         move |source| GradeError::Io { task, verb, path, source }
     };
     let parent = request.artifacts.parent().unwrap_or(&request.artifacts);
-    let staged =
-        tempfile::Builder::new().prefix(".tests-").tempdir_in(parent).map_err(io("write in", parent))?;
+    let staged = tempfile::Builder::new()
+        .prefix(".tests-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)
+        .map_err(io("write in", parent))?;
     let tests = request.task.tests_dir();
     copy(&tests, staged.path()).map_err(io("copy the grader from", &tests))?;
     Ok(staged)
