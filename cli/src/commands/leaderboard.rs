@@ -92,7 +92,8 @@ pub(crate) fn by_agent(standings: &[Standing]) -> String {
         .iter()
         .enumerate()
         .map(|(index, standing)| {
-            let interval = standing.interval.map(|(low, high)| format!("[{low:.3}, {high:.3}]"));
+            let interval =
+                standing.interval.map(|(low, high)| format!("[{}, {}]", score(Some(low)), score(Some(high))));
             vec![
                 (index + 1).to_string(),
                 standing.agent.clone(),
