@@ -1,6 +1,9 @@
 //! Results on stdout: one JSON document, or text for people.
+//!
+//! Much of what is shown was written by an agent, so nothing that a terminal would obey gets through here.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -14,15 +17,55 @@ pub(crate) struct Output {
 impl Output {
     /// Writes a result: as JSON, or as the text that `people` makes of it. A reader that went away is no error.
     pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) {
-        let text =
-            if self.json { serde_json::to_string_pretty(value).unwrap_or_default() } else { people(value) };
+        let text = if self.json {
+            escape(&serde_json::to_string_pretty(value).unwrap_or_default(), |c| {
+                // Such characters stand only within JSON's strings, where this is how they are written.
+                c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+            })
+            .into_owned()
+        } else {
+            printable(&people(value)).into_owned()
+        };
         let _ = writeln!(io::stdout(), "{}", text.trim_end());
     }
 }
 
 /// Writes a line for people to stderr.
 pub(crate) fn say(text: impl AsRef<str>) {
-    let _ = writeln!(io::stderr(), "{}", text.as_ref());
+    let _ = writeln!(io::stderr(), "{}", printable(text.as_ref()));
+}
+
+/// Writes what a terminal would obey or hide (control characters but line ends and tabs, and marks that turn the
+/// direction of writing or are invisible) as `\u{…}`.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c.escape_unicode().collect())
+}
+
+fn escape(text: &str, written: impl Fn(char) -> String) -> Cow<'_, str> {
+    let is_hostile = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{61c}'
+        | '\u{200b}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' => true,
+        '\u{feff}' | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
+    };
+    if !text.contains(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hostile(c) { shown.push_str(&written(c)) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+/// Indents all lines but the first, so that text from elsewhere cannot pass for a line of ours.
+pub(crate) fn hanging(text: &str) -> String {
+    text.trim().lines().collect::<Vec<_>>().join("\n       ")
 }
 
 /// Lays out rows in columns; columns whose header starts with `>` are aligned to the right.
@@ -73,6 +116,16 @@ pub(crate) fn seconds(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_nothing_that_it_would_obey() {
+        assert_eq!(
+            printable("a\tb\n\x1b[31mred\r\u{9b}2J\u{202e}dne"),
+            "a\tb\n\\u{1b}[31mred\\u{d}\\u{9b}2J\\u{202e}dne"
+        );
+        assert!(matches!(printable("plain – text 😀"), Cow::Borrowed(_)));
+        assert_eq!(hanging("bad\nrun 1: score 1.0\n"), "bad\n       run 1: score 1.0");
+    }
 
     #[test]
     fn columns_line_up() {

@@ -10,7 +10,7 @@ use mlgym::RunEvent;
 use mlgym_journal::{EpisodeId, EpisodeView, Event};
 use mlgym_sandbox::image::ImageProgress;
 
-use crate::output::{say, seconds};
+use crate::output::{printable, say, seconds};
 
 /// Shows what is going on. Clones show on the same lines.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl Line {
             let deadline = Instant::now().checked_add(Duration::try_from_secs_f64(left).unwrap_or_default());
             *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
         }
-        self.bar.set_message(running(&event.episode, &self.view));
+        self.bar.set_message(printable(&running(&event.episode, &self.view)).into_owned());
     }
 }
 
@@ -78,7 +78,7 @@ impl Progress {
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if self.is_shown {
             // A terminal that went away must not stop the work.
-            let _ = self.bars.println(text);
+            let _ = self.bars.println(printable(text.as_ref()));
         } else {
             say(text);
         }
@@ -120,7 +120,7 @@ impl Progress {
             }
             ImageProgress::Line { line, .. } => {
                 if let Some(bar) = current.as_ref() {
-                    bar.set_message(line.trim().to_owned());
+                    bar.set_message(printable(line.trim()).into_owned());
                 }
             }
             ImageProgress::Notice { image, text } => self.line(format!("image {image}: {text}")),

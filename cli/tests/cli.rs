@@ -375,12 +375,16 @@ fn an_engine_that_goes_away_is_exit_code_3_and_the_run_is_resumed() {
 /// Plays the allocation game with this strategy, and returns the episode.
 fn play(strategy: &str) -> serde_json::Value {
     let home = home();
-    let task = home.path().join("game");
+    eval_strategy(home.path(), strategy);
+    json(&run(home.path(), &["run", "show", "last", "--json"]))[0].clone()
+}
+
+fn eval_strategy(home: &Path, strategy: &str) -> Output {
+    let task = home.join("game");
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tasks/suite/starter/allocation-game"), &task);
     std::fs::write(task.join("environment/workspace/baseline.py"), strategy).unwrap();
     let suite = task.to_str().unwrap();
-    run(home.path(), &["eval", "-a", "baseline", "--suite", suite]);
-    json(&run(home.path(), &["run", "show", "last", "--json"]))[0].clone()
+    run(home, &["eval", "-a", "baseline", "--suite", suite])
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -428,5 +432,28 @@ fn submitted_code_that_misbehaves_is_rejected_with_its_reason() {
         let episode = play(strategy);
         assert_eq!(episode["status"], "rejected", "{episode}");
         assert!(episode["reason"].as_str().unwrap().contains(word), "{episode}");
+    }
+}
+
+#[test]
+fn what_submitted_code_says_cannot_command_the_terminal_or_pass_for_our_own_lines() {
+    let home = home();
+    let forged = "mlgym/allocation-game  baseline  points  1.0000";
+    let strategy = format!(
+        "def allocate(history):\n    raise ValueError('\\x1b[2J\\x1b]0;owned\\x07 \\u202e\\r\\n{forged}')\n"
+    );
+    let eval = eval_strategy(home.path(), &strategy);
+    assert_eq!(eval.status.code(), Some(1), "{}", stderr(&eval));
+    let episode = "baseline.mlgym-allocation-game.s0";
+    for output in [
+        eval,
+        run(home.path(), &["run", "show", "last"]),
+        run(home.path(), &["run", "show", "last", "-e", episode]),
+        run(home.path(), &["run", "show", "last", "-e", episode, "--json"]),
+    ] {
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+        let obeyed = text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(obeyed, None, "{text}");
+        assert!(!text.lines().any(|line| line.starts_with(forged)), "{text}");
     }
 }

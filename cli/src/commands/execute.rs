@@ -13,6 +13,7 @@ use mlgym_tasks::Task;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Kind};
+use crate::output::hanging;
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
 
@@ -151,7 +152,7 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
             "\n  {}: {}: {}",
             record.started.episode,
             record.status.as_str(),
-            reason.trim()
+            hanging(&reason)
         ));
     }
     let failure = Failure::message(Kind::Bar, text);

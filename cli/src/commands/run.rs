@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::commands::execute::{execute, make_run_ready, verdict};
 use crate::failure::{Failure, Kind};
-use crate::output::{say, score, seconds, table};
+use crate::output::{hanging, say, score, seconds, table};
 use crate::progress::Progress;
 use crate::session::Session;
 
@@ -237,7 +237,7 @@ fn events(
     let lines =
         if path.exists() { JournalReader::open(&path)?.collect::<Result<Vec<_>, _>>()? } else { Vec::new() };
     session.output.result(&lines, |lines| {
-        lines.iter().map(|line| format!("{:>4} {}\n", line.seq, describe(&line.event))).collect()
+        lines.iter().map(|line| format!("{:>4} {}\n", line.seq, hanging(&describe(&line.event)))).collect()
     });
     Ok(ExitCode::SUCCESS)
 }
