@@ -101,7 +101,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let other = tempfile::tempdir().unwrap();
     std::fs::write(other.path().join("mlgym.db"), "this is no database, but somebody's diary ".repeat(40))
         .unwrap();
-    check(other.path(), &["leaderboard"], 3, &["mlgym.db"]);
+    check(other.path(), &["leaderboard"], 3, &["mlgym.db", "leaderboard rebuild"]);
     assert!(
         std::fs::read_to_string(other.path().join("mlgym.db")).unwrap().starts_with("this is no database")
     );
@@ -456,4 +456,33 @@ fn what_submitted_code_says_cannot_command_the_terminal_or_pass_for_our_own_line
         assert_eq!(obeyed, None, "{text}");
         assert!(!text.lines().any(|line| line.starts_with(forged)), "{text}");
     }
+}
+
+#[test]
+fn a_damaged_journal_or_database_costs_no_other_episode() {
+    let home = home();
+    let output = run(home.path(), &["eval", "-a", "baseline,constant", "-t", "digits", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    check(home.path(), &["leaderboard", "--task", "digist"], 2, &["did you mean \"digits\"?"]);
+    check(home.path(), &["leaderboard", "--agent", "oracle"], 2, &["stored: constant, baseline"]);
+    let shown = json(&run(home.path(), &["run", "show", "last", "--json"]));
+    let journal = shown[0]["journal"].as_str().unwrap();
+    let lines: Vec<_> = std::fs::read_to_string(journal).unwrap().lines().map(str::to_owned).collect();
+    let damaged: Vec<_> =
+        lines.iter().enumerate().map(|(i, line)| if i == 2 { "garbage" } else { line }).collect();
+    std::fs::write(journal, damaged.join("\n") + "\n").unwrap();
+    let shown = json(&run(home.path(), &["run", "show", "last", "--json"]));
+    assert_eq!((&shown[0]["status"], &shown[1]["status"]), (&"unreadable".into(), &"graded".into()));
+    check(home.path(), &["run", "list"], 0, &["line 3"]);
+    check(home.path(), &["run", "resume", "last"], 3, &["line 3", "move the file away"]);
+    for file in ["mlgym.db", "mlgym.db-wal", "mlgym.db-shm"] {
+        let _ = std::fs::remove_file(home.path().join(file));
+    }
+    check(home.path(), &["leaderboard"], 0, &["leaderboard rebuild"]);
+    let rebuilt = run(home.path(), &["leaderboard", "rebuild", "--json"]);
+    assert_eq!((rebuilt.status.code(), &json(&rebuilt)["stored"]), (Some(1), &1.into()));
+    std::fs::remove_file(journal).unwrap();
+    check(home.path(), &["run", "resume", "last"], 0, &[]);
+    let board = json(&run(home.path(), &["leaderboard", "--json"]));
+    assert_eq!(board["standings"].as_array().unwrap().len(), 2);
 }

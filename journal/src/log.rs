@@ -34,7 +34,11 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// A line in the middle is damaged.
-    #[error("read line {line} of the journal {}", path.display())]
+    #[error(
+        "read line {line} of the journal {}: it is damaged; move the file away, and `mlgym run resume` runs the \
+         episode again",
+        path.display()
+    )]
     Line {
         /// The file.
         path: PathBuf,

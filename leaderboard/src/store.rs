@@ -39,7 +39,20 @@ pub enum LeaderboardError {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// It cannot be opened or is no database.
+    /// The file is no database, or its pages do not fit together.
+    #[error(
+        "open the leaderboard {}: it is damaged; move it away, and `mlgym leaderboard rebuild` makes it anew from \
+         the journals",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// It cannot be opened.
     #[error("open the leaderboard {}", path.display())]
     Open {
         /// The database.
@@ -223,7 +236,14 @@ impl Leaderboard {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY);
-        let open = |source| LeaderboardError::Open { path: path.to_owned(), source };
+        let open = |source| {
+            let path = path.to_owned();
+            if is_damage(&source) {
+                LeaderboardError::Damaged { path, source }
+            } else {
+                LeaderboardError::Open { path, source }
+            }
+        };
         // A database that is new is set up by one process at a time: the busy timeout does not cover that.
         let _lock = lock(path).await.map_err(|error| open(sqlx::Error::Io(error)))?;
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(open)?;
@@ -294,6 +314,12 @@ impl Leaderboard {
         transaction.commit().await.map_err(query("write"))?;
         Ok(rebuilt)
     }
+}
+
+/// Tells whether SQLite means `SQLITE_CORRUPT` or `SQLITE_NOTADB`, whose low byte is 11 or 26.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 /// Waits for whoever else is opening the database; dropping the file lets the next one in.

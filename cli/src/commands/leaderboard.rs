@@ -1,9 +1,12 @@
 //! `mlgym leaderboard`: how agents rank.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use mlgym_leaderboard::{Filter, Rebuilt, Standing};
+use mlgym_journal::{Home, RunManifest};
+use mlgym_leaderboard::{EpisodeRow, Filter, Leaderboard, Rebuilt, Standing};
+use mlgym_tasks::nearest;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
@@ -70,12 +73,50 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         standings: leaderboard.standings(&filter).await?,
     };
     if board.standings.is_empty() {
-        say("no episodes match: run some with `mlgym eval --agent automl`");
+        explain_nothing(&home, &leaderboard, &filter).await?;
     }
     session
         .output
         .result(&board, |board| format!("{}\n{}", by_task(&board.standings), by_agent(&board.standings)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a filtered column of an episode.
+type Column = fn(&EpisodeRow) -> &str;
+
+/// Says why no episode matched; a name that no stored episode has is the user's slip.
+async fn explain_nothing(home: &Home, leaderboard: &Leaderboard, filter: &Filter) -> Result<(), Failure> {
+    let stored = leaderboard.episodes(&Filter { all_versions: true, ..Filter::default() }).await?;
+    if stored.is_empty() {
+        let has_runs = !RunManifest::list(home)?.is_empty();
+        say("no episodes are stored: run some with `mlgym eval --agent automl`");
+        if has_runs {
+            say("this home has runs: `mlgym leaderboard rebuild` stores their episodes");
+        }
+        return Ok(());
+    }
+    let short = |task: &str| task.rsplit('/').next().unwrap_or_default().to_owned();
+    let named: [(&str, &Option<String>, Column); 4] = [
+        ("run", &filter.run, |row| &row.run),
+        ("suite", &filter.suite, |row| &row.suite),
+        ("task", &filter.task, |row| &row.task),
+        ("agent", &filter.agent, |row| &row.agent),
+    ];
+    for (what, wanted, of) in named {
+        let Some(wanted) = wanted else { continue };
+        let known: BTreeSet<&str> = stored.iter().map(of).collect();
+        if known.iter().any(|name| name == wanted || short(name) == *wanted) {
+            continue;
+        }
+        let shorts: Vec<String> = known.iter().map(|name| short(name)).collect();
+        let near = nearest(wanted, known.iter().copied().chain(shorts.iter().map(String::as_str)));
+        let hint = near.map(|near| format!(": did you mean {near:?}?")).unwrap_or_default();
+        let some: Vec<&str> = known.into_iter().rev().take(8).collect();
+        let text = format!("find episodes of the {what} {wanted:?}{hint} (stored: {})", some.join(", "));
+        return Err(Failure::message(Kind::Usage, text));
+    }
+    say("no stored episode is all of this at once");
+    Ok(())
 }
 
 fn rebuilt_text(rebuilt: &Rebuilt) -> String {

@@ -10,7 +10,7 @@ use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
 use crate::commands::execute::{execute, make_run_ready, verdict};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
 use crate::progress::Progress;
 use crate::session::Session;
@@ -73,15 +73,24 @@ fn find(home: &Home, text: &str) -> Result<RunManifest, Failure> {
     Err(Failure::message(Kind::Usage, text))
 }
 
-fn view(home: &Home, run: &RunId, plan: &EpisodePlan) -> Result<EpisodeView, Failure> {
+/// Reads an episode's journal as far as it is whole. One that is damaged is warned of, and does not hide the others.
+fn view(home: &Home, run: &RunId, plan: &EpisodePlan) -> (EpisodeView, Option<String>) {
     let path = home.journal(run, &plan.episode);
     let mut view = EpisodeView::default();
-    if path.exists() {
-        for envelope in JournalReader::open(&path)? {
-            view.apply(&envelope?);
-        }
+    if !path.exists() {
+        return (view, None);
     }
-    Ok(view)
+    let read = JournalReader::open(&path).and_then(|mut lines| {
+        lines.try_for_each(|line| {
+            view.apply(&line?);
+            Ok(())
+        })
+    });
+    let damage = read.err().map(|error| Failure::from(error).text());
+    if let Some(damage) = &damage {
+        say(format!("warning: {}", sentence(damage)));
+    }
+    (view, damage)
 }
 
 /// A run as `run list` shows it.
@@ -112,8 +121,7 @@ fn list(session: &Session, home: &Home) -> Result<ExitCode, Failure> {
         let mut agents: Vec<_> = manifest.episodes.iter().map(|plan| plan.agent.to_string()).collect();
         agents.sort();
         agents.dedup();
-        let views =
-            manifest.episodes.iter().map(|plan| view(home, run, plan)).collect::<Result<Vec<_>, _>>()?;
+        let views = manifest.episodes.iter().map(|plan| view(home, run, plan).0).collect::<Vec<_>>();
         let is_over = |view: &&EpisodeView| view.end.as_ref().is_some_and(|end| end.status.is_final());
         lines.push(RunLine {
             run: run.to_string(),
@@ -175,16 +183,16 @@ fn show(session: &Session, home: &Home, run: &str, episode: Option<&str>) -> Res
     }
     let mut lines = Vec::new();
     for plan in &manifest.episodes {
-        let view = view(home, &manifest.run, plan)?;
+        let (view, damage) = view(home, &manifest.run, plan);
         let end = view.end.as_ref();
         lines.push(EpisodeLine {
             episode: plan.episode.to_string(),
             task: plan.task.to_string(),
             agent: plan.agent.to_string(),
             seed: plan.seed,
-            status: end.map(|end| end.status.as_str()),
+            status: damage.as_ref().map(|_| "unreadable").or(end.map(|end| end.status.as_str())),
             phase: view.phase.clone(),
-            reason: end.and_then(|end| end.reason.clone()),
+            reason: damage.or_else(|| end.and_then(|end| end.reason.clone())),
             metric: view.started.as_ref().map(|started| started.metric.name.clone()),
             raw: view.raw,
             normalised: view.normalised,
