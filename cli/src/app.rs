@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{clean, doctor, eval, image, leaderboard, run, task};
+use crate::commands::{bench, clean, doctor, eval, image, leaderboard, run, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
 use crate::session::Session;
@@ -43,6 +43,8 @@ enum Command {
     Task(task::Arguments),
     /// Build and list images
     Image(image::Arguments),
+    /// Time steps and sandboxes on this machine, beside other ways to make a step
+    Bench(bench::Arguments),
     /// Say what is missing on this machine, and the command that mends it
     Doctor,
     /// Remove what killed runs left behind; with flags, also what can be made again
@@ -108,6 +110,7 @@ async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failur
         Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,
         Command::Image(arguments) => Box::pin(image::run(&session, arguments)).await,
+        Command::Bench(arguments) => Box::pin(bench::run(&session, arguments)).await,
         Command::Doctor => Box::pin(doctor::run(&session)).await,
         Command::Clean(arguments) => Box::pin(clean::run(&session, arguments)).await,
     }

@@ -5,6 +5,7 @@
 //! engine's client. It knows nothing of tasks, agents, scores or journals.
 
 pub mod backend;
+pub mod bench;
 pub mod capture;
 pub mod docker;
 pub mod image;

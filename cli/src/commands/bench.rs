@@ -1,0 +1,258 @@
+//! `mlgym bench`: what a step and a sandbox cost on this machine, beside what others cost in the same run.
+
+use std::collections::BTreeMap;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use mlgym::episode::run_labels;
+use mlgym_journal::run::RunLock;
+use mlgym_journal::{Home, RunId};
+use mlgym_sandbox::bench::{self, Figures, Flood};
+use mlgym_sandbox::{Limits, Sandbox, SandboxSpec, User};
+use serde::Serialize;
+
+use crate::failure::{Failure, Kind};
+use crate::output::table;
+use crate::progress::Progress;
+use crate::session::{Engine, Session};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// No-op steps to time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+    /// Sandboxes to start, one after the other
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    starts: u32,
+    /// Sandboxes alive at once
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    together: u32,
+    /// Mebibytes of output that one command prints
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=65_536))]
+    flood: u64,
+    /// Also time no-op steps made in another way, in turn with ours
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    against: Vec<Rival>,
+    /// Steps of each rival
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rival_steps: u32,
+}
+
+/// Another way to make a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rival {
+    /// One `docker exec` process for each step
+    DockerExec,
+}
+
+impl Rival {
+    fn title(self) -> &'static str {
+        match self {
+            Self::DockerExec => "no-op step through `docker exec`",
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    engine: String,
+    backend: &'static str,
+    storage_driver: String,
+    cpus: u64,
+    image: String,
+    measured: Vec<Measured>,
+    flood: Option<Flood>,
+}
+
+#[derive(Debug, Serialize)]
+struct Measured {
+    what: String,
+    #[serde(flatten)]
+    figures: Figures,
+    /// How many of our no-op steps its median takes, where it is a rival's.
+    times_ours: Option<f64>,
+}
+
+pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let home = session.home()?;
+    let progress = Progress::new();
+    let engine = session.engine(&progress).await?;
+    session.reap(&engine, &home).await?;
+    let run = Session::new_run();
+    // Held, so that another process of this home spares the sandboxes.
+    let lock = RunLock::take(&home, &run)?;
+    let work = measure(&engine, &arguments, (&home, &run), &progress);
+    let outcome = match session.cancel.run_until_cancelled(work).await {
+        Some(outcome) => outcome,
+        None => Err(Failure::interrupted()),
+    };
+    let swept = mlgym::reaper::remove_run(engine.backend.as_ref(), &home, &run).await;
+    drop(lock);
+    // Nothing of a measurement stays but what it printed; a directory that is left is passed over by `run list`.
+    let _ = std::fs::remove_dir_all(home.run(&run));
+    let report = outcome?;
+    swept?;
+    session.output.result(&report, text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(
+    engine: &Engine,
+    arguments: &Arguments,
+    (home, run): (&Home, &RunId),
+    progress: &Progress,
+) -> Result<Report, Failure> {
+    let image = engine.images.builtin("base").await?;
+    let backend = &engine.backend;
+    let facts = backend.facts().await?;
+    let spec = SandboxSpec {
+        image: image.reference.clone(),
+        labels: run_labels(home, run, "bench"),
+        user: User::Agent,
+        workdir: "/workspace".to_owned(),
+        env: BTreeMap::new(),
+        limits: Limits::default(),
+        mounts: Vec::new(),
+        read_only_root: false,
+        tmpfs: BTreeMap::new(),
+        runtime: None,
+    };
+    let spinner = progress.spinner("steps".to_owned());
+    let mut sandbox = backend.create(&spec).await?;
+    let mut measured = steps(sandbox.as_mut(), arguments).await?;
+    spinner.set_message("output");
+    let flood = match arguments.flood {
+        0 => None,
+        mebibytes => Some(bench::flood(sandbox.as_mut(), mebibytes << 20).await?),
+    };
+    sandbox.destroy().await?;
+    spinner.set_message("starts");
+    let mut starts = Vec::new();
+    for _ in 0..arguments.starts {
+        starts.push(bench::start(backend.as_ref(), &spec).await?);
+    }
+    measured.extend(line("cold start: create to first observation", starts));
+    if arguments.together > 0 {
+        spinner.set_message("sandboxes at once");
+        let count = usize::try_from(arguments.together).unwrap_or(usize::MAX);
+        let starting = usize::try_from(facts.cpus).unwrap_or(1);
+        let (whole, steps) = bench::together(backend, &spec, count, starting).await?;
+        measured.extend(line(&format!("{count} sandboxes at once: all started and stepped"), vec![whole]));
+        measured.extend(line(&format!("no-op step in one of {count}"), steps));
+    }
+    spinner.finish_and_clear();
+    Ok(Report {
+        engine: facts.version,
+        backend: backend.name(),
+        storage_driver: facts.storage_driver,
+        cpus: facts.cpus,
+        image: image.reference,
+        measured,
+        flood,
+    })
+}
+
+/// Times our steps, and the rivals' in turn with them, so that all see the same noise.
+async fn steps(sandbox: &mut dyn Sandbox, arguments: &Arguments) -> Result<Vec<Measured>, Failure> {
+    for _ in 0..20 {
+        bench::step(sandbox, ":").await?;
+    }
+    let (mut builtin, mut process) = (Vec::new(), Vec::new());
+    let mut rivals: Vec<(Rival, Vec<Duration>)> =
+        arguments.against.iter().map(|rival| (*rival, Vec::new())).collect();
+    // A rival's step comes after each such share of ours.
+    let share = arguments.steps.div_ceil(arguments.rival_steps).max(1);
+    for number in 0..arguments.steps {
+        builtin.push(bench::step(sandbox, ":").await?);
+        if number % 5 == 0 {
+            process.push(bench::step(sandbox, "/bin/true").await?);
+        }
+        if number % share == 0 {
+            for (rival, samples) in &mut rivals {
+                samples.push(rival_step(*rival, sandbox).await?);
+            }
+        }
+    }
+    let ours = line("no-op step (`:`)", builtin);
+    let median_ms = ours.as_ref().map_or(f64::NAN, |ours| ours.figures.median_ms);
+    let mut measured: Vec<Measured> = ours.into_iter().collect();
+    measured.extend(line("no-op step (`/bin/true`)", process));
+    for (rival, samples) in rivals {
+        measured.extend(
+            line(rival.title(), samples)
+                .map(|line| Measured { times_ours: Some(line.figures.median_ms / median_ms), ..line }),
+        );
+    }
+    Ok(measured)
+}
+
+async fn rival_step(rival: Rival, sandbox: &dyn Sandbox) -> Result<Duration, Failure> {
+    let Rival::DockerExec = rival;
+    let arguments = ["exec", sandbox.id().0.as_str(), "bash", "-c", ":"];
+    let mut command = tokio::process::Command::new("docker");
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let started = Instant::now();
+    let output = command.output().await.map_err(|error| {
+        Failure::message(
+            Kind::Environment,
+            format!("run the program docker, which --against docker-exec needs: {error}"),
+        )
+    })?;
+    let took = started.elapsed();
+    if output.status.success() {
+        return Ok(took);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::message(Kind::Environment, format!("run `docker exec` in a sandbox: {said}")))
+}
+
+fn line(what: &str, samples: Vec<Duration>) -> Option<Measured> {
+    Figures::of(samples).map(|figures| Measured { what: what.to_owned(), figures, times_ours: None })
+}
+
+fn text(report: &Report) -> String {
+    let milliseconds = |value: f64| format!("{value:.2}");
+    let rows: Vec<Vec<String>> = report
+        .measured
+        .iter()
+        .map(|line| {
+            vec![
+                line.what.clone(),
+                line.figures.samples.to_string(),
+                milliseconds(line.figures.min_ms),
+                milliseconds(line.figures.median_ms),
+                milliseconds(line.figures.p99_ms),
+                line.times_ours.map(|times| format!("{times:.0}×")).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let headers = ["what", ">samples", ">min ms", ">median ms", ">p99 ms", ">of ours"];
+    let mut text = table(&headers, &rows);
+    if let Some(flood) = report.flood {
+        let growth = flood
+            .resident_growth_bytes
+            .map_or_else(|| "an unknown amount".to_owned(), |bytes| format!("{:.1} MiB", mebibytes(bytes)));
+        text.push_str(&format!(
+            "{:.0} MiB of output in {:.1} s; this process's memory grew by {growth}\n",
+            mebibytes(flood.bytes),
+            flood.seconds
+        ));
+    }
+    text.push_str(&format!(
+        "{}, {} ({}), {} cores\n",
+        report.backend, report.engine, report.storage_driver, report.cpus
+    ));
+    text
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
