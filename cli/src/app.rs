@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::{bench, clean, doctor, eval, image, leaderboard, run, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
-use crate::session::Session;
+use crate::session::{BackendName, Session};
 
 /// A gym in which agents do machine-learning research, a harness that measures them, and an AutoML engine.
 #[derive(Debug, Parser)]
@@ -18,6 +18,12 @@ struct App {
     /// Where runs, data and the leaderboard are kept [default: the XDG data directory's mlgym]
     #[arg(long, env = "MLGYM_HOME", global = true, value_name = "DIR")]
     home: Option<PathBuf>,
+    /// What makes the sandboxes
+    #[arg(long, env = "MLGYM_BACKEND", global = true, value_name = "NAME", default_value = "docker")]
+    backend: BackendName,
+    /// What the engine starts containers with, as in runsc [default: the engine's own]
+    #[arg(long, env = "MLGYM_RUNTIME", global = true, value_name = "NAME")]
+    runtime: Option<String>,
     /// Write the result to stdout as one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -85,7 +91,13 @@ pub(crate) fn main() -> ExitCode {
 /// Runs the command; the first signal asks it to stop, the second abandons it.
 async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
     let cancel = CancellationToken::new();
-    let session = Session { home: app.home, output: Output { json: app.json }, cancel: cancel.clone() };
+    let session = Session {
+        home: app.home,
+        backend: app.backend,
+        runtime: app.runtime.filter(|runtime| !runtime.is_empty()),
+        output: Output { json: app.json },
+        cancel: cancel.clone(),
+    };
     let work = dispatch(app.command, session);
     tokio::pin!(work);
     let mut signals = Signals::listen()?;

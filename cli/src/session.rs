@@ -8,7 +8,7 @@ use mlgym::episode::run_labels;
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_sandbox::Backend;
-use mlgym_sandbox::docker::DockerBackend;
+use mlgym_sandbox::docker::{DockerBackend, EngineKind};
 use mlgym_sandbox::image::{ImageBuilder, ImageProgress};
 use tokio_util::sync::CancellationToken;
 
@@ -16,11 +16,24 @@ use crate::failure::{Failure, Kind};
 use crate::output::{Output, say};
 use crate::progress::Progress;
 
+/// What makes the sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BackendName {
+    /// A Docker engine, at `DOCKER_HOST` or the default socket
+    Docker,
+    /// Podman's service, at `CONTAINER_HOST` or its usual sockets
+    Podman,
+}
+
 /// One invocation of the program.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     /// `--home`, `MLGYM_HOME`, or nothing.
     pub(crate) home: Option<PathBuf>,
+    /// What makes the sandboxes.
+    pub(crate) backend: BackendName,
+    /// What the engine starts containers with.
+    pub(crate) runtime: Option<String>,
     /// Where results go.
     pub(crate) output: Output,
     /// Fires at Ctrl-C.
@@ -55,11 +68,20 @@ impl Session {
 
     /// Connects to the engine.
     pub(crate) async fn engine(&self, progress: &Progress) -> Result<Engine, Failure> {
-        let docker = DockerBackend::connect().await?;
+        let docker = self.docker().await?;
         let progress = progress.clone();
         let sink = Arc::new(move |event: ImageProgress| progress.image(&event));
         let images = ImageBuilder::new(&docker, sink, self.cancel.clone());
         Ok(Engine { backend: Arc::new(docker.clone()), docker, images })
+    }
+
+    /// Connects to the engine that the command line names.
+    pub(crate) async fn docker(&self) -> Result<DockerBackend, Failure> {
+        let kind = match self.backend {
+            BackendName::Docker => EngineKind::Docker,
+            BackendName::Podman => EngineKind::Podman,
+        };
+        Ok(DockerBackend::connect(kind, self.runtime.as_deref()).await?)
     }
 
     /// Removes what killed runs left behind, and says so.

@@ -341,7 +341,6 @@ fn spec(setup: &EpisodeSetup) -> SandboxSpec {
         mounts: vec![Mount { source: setup.ready.data.public.clone(), target: "/data".to_owned() }],
         read_only_root: false,
         tmpfs: BTreeMap::new(),
-        runtime: None,
     }
 }
 

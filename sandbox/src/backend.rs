@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::spec::{Command, CommandOutput, SandboxId, SandboxSpec};
+use crate::spec::{Command, CommandOutput, SandboxId, SandboxSpec, SnapshotId};
 use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
 
 /// Says what went wrong with a sandbox; stops the episode, is never the agent's to read.
@@ -41,6 +42,14 @@ pub enum SandboxError {
         /// Which.
         id: SandboxId,
         /// What is known about it.
+        reason: String,
+    },
+    /// The host or its engine cannot give what is asked for.
+    #[error("give a sandbox {what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What is missing, and how to get it.
         reason: String,
     },
     /// Files could not be moved in or out.
@@ -79,17 +88,60 @@ pub struct SandboxSummary {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Ids of sandboxes whose owner was dropped without removing them; the next sweep does.
+pub(crate) type Orphans = Arc<Mutex<Vec<SandboxId>>>;
+
+/// A sandbox as it was at one moment: its files, and where its shell stood. Running processes are not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// What the backend knows it by.
+    pub id: SnapshotId,
+    /// The shell's directory.
+    pub workdir: String,
+    /// Bash source that sets the shell's exported variables.
+    pub environment: String,
+}
+
+/// A snapshot as `snapshots` finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSummary {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The labels of the sandbox that it was made of.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes that it holds beyond what it stands on, where the backend can tell.
+    pub bytes: Option<u64>,
+}
+
 /// Where sandboxes come from.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     /// The backend's name, as journals record it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Asks the engine what it can do.
     async fn facts(&self) -> Result<EngineFacts, SandboxError>;
 
     /// Makes a sandbox and starts its shell.
     async fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError>;
+
+    /// Makes a sandbox with the files of a snapshot, whose shell stands where that one's stood. The specification
+    /// says all the rest; its image is not used.
+    async fn restore(
+        &self,
+        spec: &SandboxSpec,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn Sandbox>, SandboxError>;
+
+    /// Lists the snapshots of sandboxes that carried all these labels.
+    async fn snapshots(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<SnapshotSummary>, SandboxError>;
+
+    /// Removes a snapshot; one that is gone already is no error, and one that a sandbox still stands on is removed
+    /// with that sandbox at the latest.
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), SandboxError>;
 
     /// Lists the sandboxes that carry all these labels, running or not.
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<SandboxSummary>, SandboxError>;
@@ -142,6 +194,9 @@ pub trait Sandbox: Debug + Send {
         target: &Path,
         caps: TransferCaps,
     ) -> Result<Transferred, SandboxError>;
+
+    /// Keeps its files, its shell's directory and its exported variables as they are now; programs run on.
+    async fn snapshot(&mut self) -> Result<Snapshot, SandboxError>;
 
     /// Kills every process in it for good; its files can still be copied out.
     async fn halt(&mut self) -> Result<(), SandboxError>;

@@ -1,55 +1,123 @@
 //! The Docker Engine backend: any engine with API 1.41 or newer behind `DOCKER_HOST` or the default socket.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::SystemInfoCgroupVersionEnum;
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
+};
 
-use crate::backend::{Backend, EngineFacts, Sandbox, SandboxError, SandboxSummary};
-use crate::spec::{SandboxId, SandboxSpec};
+use crate::backend::{
+    Backend, EngineFacts, Orphans, Sandbox, SandboxError, SandboxSummary, Snapshot, SnapshotSummary,
+};
+use crate::docker::container::DockerContainer;
+use crate::resident::ResidentSandbox;
+use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 
 mod archive;
 mod container;
 mod disk;
 mod exec;
-mod jobs;
-mod marker;
-mod sandbox;
-mod shell;
+mod isolation;
 
 /// Storage drivers that enforce a container's size with `storage_opt`.
 const QUOTA_DRIVERS: [&str; 4] = ["btrfs", "zfs", "devicemapper", "windowsfilter"];
 
-/// Ids of containers whose owner was dropped without removing them; the next sweep does.
-pub(crate) type Orphans = Arc<Mutex<Vec<SandboxId>>>;
+/// Which engine answers on the other side of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Docker, found by `DOCKER_HOST` or at its default socket.
+    Docker,
+    /// Podman's Docker-compatible service, found by `CONTAINER_HOST`, in `XDG_RUNTIME_DIR`, or at root's socket.
+    Podman,
+}
 
-/// Makes sandboxes with a Docker engine.
+impl EngineKind {
+    fn address(self) -> String {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match self {
+            Self::Docker => set("DOCKER_HOST").unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            Self::Podman => set("CONTAINER_HOST").unwrap_or_else(|| {
+                let own = set("XDG_RUNTIME_DIR").map(|directory| format!("{directory}/podman/podman.sock"));
+                let own = own.filter(|path| std::path::Path::new(path).exists());
+                format!("unix://{}", own.as_deref().unwrap_or("/run/podman/podman.sock"))
+            }),
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Docker => {
+                "install Docker or start it (`sudo systemctl start docker`), let your user use it \
+                 (`sudo usermod -aG docker $USER`), or set DOCKER_HOST"
+            }
+            Self::Podman => {
+                "install Podman and start its service (`systemctl --user start podman.socket`, or \
+                 `podman system service --time=0 unix:///run/podman/podman.sock` as root), or set CONTAINER_HOST"
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+}
+
+/// Makes sandboxes with an engine that speaks Docker's API.
 #[derive(Debug, Clone)]
 pub struct DockerBackend {
     docker: Docker,
+    kind: EngineKind,
+    runtime: Option<String>,
+    name: String,
     facts: EngineFacts,
     orphans: Orphans,
 }
 
 impl DockerBackend {
-    /// Connects to the engine that `DOCKER_HOST` names, or to the default socket, and agrees on an API version.
-    pub async fn connect() -> Result<Self, SandboxError> {
-        let address =
-            std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    /// Connects to an engine and agrees on an API version. `runtime` is the engine's word for what starts its
+    /// containers (`runsc`); its default when absent.
+    pub async fn connect(kind: EngineKind, runtime: Option<&str>) -> Result<Self, SandboxError> {
+        let address = kind.address();
         let no_engine = |source: bollard::errors::Error| SandboxError::NoEngine {
             address: address.clone(),
-            hint: "install Docker or start it (`sudo systemctl start docker`), let your user use it \
-                   (`sudo usermod -aG docker $USER`), or set DOCKER_HOST"
-                .to_owned(),
+            hint: kind.hint().to_owned(),
             source: Some(Box::new(source)),
         };
-        let docker = Docker::connect_with_defaults().map_err(no_engine)?;
-        let docker = docker.negotiate_version().await.map_err(no_engine)?;
-        let facts = read_facts(&docker).await.map_err(no_engine)?;
-        Ok(Self { docker, facts, orphans: Orphans::default() })
+        let docker = match kind {
+            EngineKind::Docker => Docker::connect_with_defaults(),
+            EngineKind::Podman => Docker::connect_with_host(&address),
+        };
+        let docker = docker.map_err(no_engine)?.negotiate_version().await.map_err(no_engine)?;
+        let info = docker.info().await.map_err(no_engine)?;
+        if let Some(runtime) = runtime {
+            has_runtime(kind, &info, runtime)?;
+        }
+        let facts = read_facts(&docker, kind, info).await.map_err(no_engine)?;
+        let name = match runtime {
+            Some(runtime) => format!("{}/{runtime}", kind.name()),
+            None => kind.name().to_owned(),
+        };
+        let runtime = runtime.map(str::to_owned);
+        Ok(Self { docker, kind, runtime, name, facts, orphans: Orphans::default() })
+    }
+
+    /// Which engine it is.
+    pub fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
+    async fn start(&self, spec: &SandboxSpec) -> Result<ResidentSandbox, SandboxError> {
+        let container =
+            DockerContainer::create(&self.docker, &self.facts, self.runtime.as_deref(), spec).await?;
+        ResidentSandbox::start(Arc::new(container), &self.orphans).await
     }
 
     /// The engine's client, for the image builder of this crate.
@@ -58,8 +126,27 @@ impl DockerBackend {
     }
 }
 
-async fn read_facts(docker: &Docker) -> Result<EngineFacts, bollard::errors::Error> {
-    let info = docker.info().await?;
+/// Refuses a runtime that the engine does not know, before the first sandbox does.
+fn has_runtime(kind: EngineKind, info: &SystemInfo, runtime: &str) -> Result<(), SandboxError> {
+    let known: Vec<&str> = info.runtimes.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    // Podman tells only the runtime in use.
+    if kind == EngineKind::Podman || known.contains(&runtime) {
+        return Ok(());
+    }
+    Err(SandboxError::Refused {
+        what: format!("the runtime {runtime}"),
+        reason: format!(
+            "the engine knows {}; register it under \"runtimes\" in /etc/docker/daemon.json and reload the engine",
+            known.join(", ")
+        ),
+    })
+}
+
+async fn read_facts(
+    docker: &Docker,
+    kind: EngineKind,
+    info: SystemInfo,
+) -> Result<EngineFacts, bollard::errors::Error> {
     let version = docker.version().await?;
     let storage_driver = info.driver.unwrap_or_default();
     let on_xfs =
@@ -67,10 +154,10 @@ async fn read_facts(docker: &Docker) -> Result<EngineFacts, bollard::errors::Err
             |pair| matches!(pair.as_slice(), [key, value] if key == "Backing Filesystem" && value == "xfs"),
         );
     Ok(EngineFacts {
-        version: format!("docker {}", info.server_version.unwrap_or_default()),
+        version: format!("{} {}", kind.name(), info.server_version.unwrap_or_default()),
         api_version: version.api_version.unwrap_or_default(),
         // On overlay2 a quota needs xfs mounted with pquota, which the engine does not tell: there the first
-        // create with a quota is the test, see `container::create`.
+        // create with a quota is the test, see `isolation::create`.
         disk_quota: QUOTA_DRIVERS.contains(&storage_driver.as_str())
             || (storage_driver == "overlay2" && on_xfs),
         storage_driver,
@@ -85,8 +172,8 @@ async fn read_facts(docker: &Docker) -> Result<EngineFacts, bollard::errors::Err
 
 #[async_trait]
 impl Backend for DockerBackend {
-    fn name(&self) -> &'static str {
-        "docker"
+    fn name(&self) -> &str {
+        &self.name
     }
 
     async fn facts(&self) -> Result<EngineFacts, SandboxError> {
@@ -94,14 +181,47 @@ impl Backend for DockerBackend {
     }
 
     async fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let sandbox = sandbox::DockerSandbox::create(&self.docker, &self.facts, spec, &self.orphans).await?;
+        Ok(Box::new(self.start(spec).await?))
+    }
+
+    async fn restore(
+        &self,
+        spec: &SandboxSpec,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let mut sandbox = self.start(&SandboxSpec { image: snapshot.id.0.clone(), ..spec.clone() }).await?;
+        sandbox.take_up(snapshot).await?;
         Ok(Box::new(sandbox))
     }
 
+    async fn snapshots(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<SnapshotSummary>, SandboxError> {
+        let options = ListImagesOptionsBuilder::default().filters(&by_labels(labels)).build();
+        let found = self.docker.list_images(Some(options)).await.map_err(engine("list snapshots of"))?;
+        Ok(found
+            .into_iter()
+            // Only what has no name: nobody labels an image of ours like a sandbox, but somebody might.
+            .filter(|image| image.repo_tags.iter().all(|tag| tag.starts_with("<none>")))
+            .map(|image| SnapshotSummary {
+                id: SnapshotId(image.id),
+                labels: image.labels.into_iter().collect(),
+                bytes: None,
+            })
+            .collect())
+    }
+
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), SandboxError> {
+        let options = RemoveImageOptionsBuilder::default().force(true).build();
+        match self.docker.remove_image(&id.0, Some(options), None).await {
+            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(source) => Err(engine("remove a snapshot of")(source)),
+        }
+    }
+
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<SandboxSummary>, SandboxError> {
-        let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let filters = HashMap::from([("label".to_owned(), wanted)]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&by_labels(labels)).build();
         let found = self.docker.list_containers(Some(options)).await.map_err(engine("list"))?;
         Ok(found
             .into_iter()
@@ -123,6 +243,11 @@ impl Backend for DockerBackend {
         }
         Ok(())
     }
+}
+
+fn by_labels(labels: &BTreeMap<String, String>) -> HashMap<String, Vec<String>> {
+    let wanted = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    HashMap::from([("label".to_owned(), wanted)])
 }
 
 /// Removes a container with its anonymous volumes; one that is gone or going is no error.

@@ -4,17 +4,20 @@
 //! so another process can find, re-attach or remove it. This crate is the only one that knows the container
 //! engine's client. It knows nothing of tasks, agents, scores or journals.
 
+mod archive;
 pub mod backend;
 pub mod bench;
 pub mod capture;
 pub mod docker;
 pub mod image;
+mod resident;
 pub mod spec;
 pub mod transfer;
 
 pub use backend::{
-    Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary,
+    Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary, Snapshot,
+    SnapshotSummary,
 };
 pub use capture::{CaptureLimits, Captured};
-pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, User};
+pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, SnapshotId, User};
 pub use transfer::{FileSource, TransferCaps, TransferError, Transferred};

@@ -20,6 +20,17 @@ impl fmt::Display for SandboxId {
     }
 }
 
+/// Names a snapshot to its backend.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SnapshotId(pub String);
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
 /// Who runs the commands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,8 +93,6 @@ pub struct SandboxSpec {
     pub read_only_root: bool,
     /// Directories kept in memory, with their size in bytes.
     pub tmpfs: BTreeMap<String, u64>,
-    /// The engine's runtime (`runsc`); its default when absent.
-    pub runtime: Option<String>,
 }
 
 /// A command for the sandbox's shell.

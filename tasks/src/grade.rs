@@ -201,7 +201,6 @@ fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
         mounts,
         read_only_root: true,
         tmpfs: BTreeMap::from([("/tmp".to_owned(), 512 << 20), ("/logs".to_owned(), 16 << 20)]),
-        runtime: None,
     }
 }
 

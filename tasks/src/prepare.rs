@@ -168,7 +168,6 @@ impl DataCache {
             mounts: Vec::new(),
             read_only_root: false,
             tmpfs: BTreeMap::new(),
-            runtime: None,
         };
         let mut container = self.backend.create(&spec).await.map_err(sandbox)?;
         let outcome = self.run_in(container.as_mut(), &run, cancel).await;

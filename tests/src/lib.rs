@@ -12,7 +12,7 @@ use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, Envelope, EpisodeId, EpisodePlan, Event, Home, JournalReader, Purpose, RunId, RunManifest,
 };
-use mlgym_sandbox::docker::DockerBackend;
+use mlgym_sandbox::docker::{DockerBackend, EngineKind};
 use mlgym_sandbox::image::{ImageBuilder, ResolvedImage};
 use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Sandbox, SandboxSpec, User};
 use mlgym_tasks::{PreparedData, Task};
@@ -56,7 +56,9 @@ pub struct Lab {
 impl Lab {
     /// Connects to the engine and makes a home; builds the image where it is missing.
     pub async fn new() -> Self {
-        let docker = DockerBackend::connect().await.expect("these tests need a running Docker engine");
+        let docker = DockerBackend::connect(EngineKind::Docker, None)
+            .await
+            .expect("these tests need a running Docker engine");
         let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
         let base = images.builtin("base").await.unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -81,7 +83,6 @@ impl Lab {
             mounts: Vec::new(),
             read_only_root: false,
             tmpfs: BTreeMap::new(),
-            runtime: None,
         }
     }
 
@@ -178,7 +179,9 @@ impl Lab {
 pub fn containers_of(home: &Path) -> usize {
     let filter = [("mlgym.home".to_owned(), home.canonicalize().unwrap().display().to_string())].into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { DockerBackend::connect().await.unwrap().list(&filter).await.unwrap().len() })
+    runtime.block_on(async {
+        DockerBackend::connect(EngineKind::Docker, None).await.unwrap().list(&filter).await.unwrap().len()
+    })
 }
 
 /// Writes the fixture task's files to a directory.

@@ -58,7 +58,7 @@ impl Rival {
 #[derive(Debug, Serialize)]
 struct Report {
     engine: String,
-    backend: &'static str,
+    backend: String,
     storage_driver: String,
     cpus: u64,
     image: String,
@@ -117,7 +117,6 @@ async fn measure(
         mounts: Vec::new(),
         read_only_root: false,
         tmpfs: BTreeMap::new(),
-        runtime: None,
     };
     let spinner = progress.spinner("steps".to_owned());
     let mut sandbox = backend.create(&spec).await?;
@@ -145,7 +144,7 @@ async fn measure(
     spinner.finish_and_clear();
     Ok(Report {
         engine: facts.version,
-        backend: backend.name(),
+        backend: backend.name().to_owned(),
         storage_driver: facts.storage_driver,
         cpus: facts.cpus,
         image: image.reference,

@@ -49,11 +49,11 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
             },
         });
     }
-    match DockerBackend::connect().await {
+    match session.docker().await {
         Err(error) => findings.push(Finding {
             what: "engine",
             ok: false,
-            found: Failure::from(error).text(),
+            found: error.text(),
             fix: Some("sudo systemctl start docker && sudo usermod -aG docker $USER".to_owned()),
         }),
         Ok(docker) => engine(session, &docker, &mut findings).await?,

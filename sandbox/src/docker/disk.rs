@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
-use futures_util::StreamExt;
 
 use crate::backend::SandboxError;
-use crate::docker::exec::{Exec, ExecSpec, split};
-use crate::docker::shell::quote;
+use crate::docker::exec::attach;
+use crate::resident::container::Program;
+use crate::resident::shell::quote;
 use crate::spec::SandboxId;
 
 /// How often the quick count is made while a command runs.
@@ -54,13 +54,8 @@ impl DiskWatch {
         let places = format!("{} /workspace /tmp /var/tmp /home /solution", quote(&self.workdir));
         // A directory that is named twice is counted once.
         let script = format!("du -sxk --total -- {places} 2>/dev/null | tail -n 1 | cut -f 1");
-        let program = vec!["/bin/bash".to_owned(), "-c".to_owned(), script];
-        let spec = ExecSpec { program, user: self.user, env: Vec::new(), workdir: None };
-        let mut exec = Exec::start(&self.docker, &self.id, spec).await?;
-        let mut said = Vec::new();
-        while let Some(Ok(frame)) = exec.output.next().await {
-            said.extend_from_slice(&split(frame).1);
-        }
+        let program = Program::script(&script, []);
+        let (said, _) = attach(&self.docker, &self.id, self.user, program).await?.collect(100).await?;
         let kibibytes: u64 = String::from_utf8_lossy(&said).trim().parse().unwrap_or(0);
         Ok(kibibytes.saturating_mul(1024))
     }

@@ -7,14 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::SandboxError;
 use crate::capture::{Capture, CaptureLimits, Captured};
-use crate::docker::exec::{Exec, ExecSpec, split};
-use crate::docker::marker::MarkerScanner;
+use crate::resident::container::{Attached, Container, Program};
+use crate::resident::marker::MarkerScanner;
 use crate::spec::{Command, SandboxId};
 
 /// How a command's turn in the shell ended.
@@ -73,25 +71,17 @@ impl Outputs {
 /// One bash that commands follow each other in.
 #[derive(Debug)]
 pub(crate) struct ResidentShell {
-    docker: Docker,
     container: SandboxId,
-    exec: Exec,
+    attached: Attached,
     pid: u32,
     outputs: Option<Outputs>,
 }
 
 impl ResidentShell {
-    pub(crate) async fn start(
-        docker: &Docker,
-        container: &SandboxId,
-        user: &str,
-        workdir: Option<String>,
-    ) -> Result<Self, SandboxError> {
-        let program = ["/bin/bash", "--noprofile", "--norc"].map(str::to_owned).to_vec();
-        let spec = ExecSpec { program, user, env: Vec::new(), workdir };
-        let exec = Exec::start(docker, container, spec).await?;
-        let mut shell =
-            Self { docker: docker.clone(), container: container.clone(), exec, pid: 0, outputs: None };
+    pub(crate) async fn start(container: &dyn Container) -> Result<Self, SandboxError> {
+        let program = Program { workdir: Some(container.workdir().to_owned()), ..Program::bash() };
+        let attached = container.attach(program).await?;
+        let mut shell = Self { container: container.id().clone(), attached, pid: 0, outputs: None };
         shell.write("exec 250>&1 251>&2\n").await?;
         let greeting = Command::new("echo $BASHPID", Duration::from_secs(30));
         let turn = shell.run(&greeting, &CancellationToken::new()).await?;
@@ -147,17 +137,16 @@ impl ResidentShell {
 
     async fn pump(&mut self, deadline: Instant, cancel: &CancellationToken) -> Result<Turn, SandboxError> {
         loop {
-            let frame = tokio::select! {
+            let chunk = tokio::select! {
                 biased;
-                frame = self.exec.output.next() => frame,
+                chunk = self.attached.next() => chunk,
                 () = cancel.cancelled() => return Ok(Turn::Cancelled),
                 () = tokio::time::sleep_until(deadline.into()) => return Ok(Turn::TimedOut),
             };
-            let Some(Ok(frame)) = frame else { return self.died().await };
+            let Some(chunk) = chunk else { return self.died().await };
             let Some(outputs) = &mut self.outputs else { continue };
-            let (is_stderr, bytes) = split(frame);
-            let channel = if is_stderr { &mut outputs.stderr } else { &mut outputs.stdout };
-            let pushed = channel.push(&bytes);
+            let channel = if chunk.stderr { &mut outputs.stderr } else { &mut outputs.stdout };
+            let pushed = channel.push(&chunk.bytes);
             let both = outputs.stdout.done && outputs.stderr.done;
             let code =
                 std::str::from_utf8(outputs.stdout.scanner.tail()).ok().and_then(|code| code.parse().ok());
@@ -169,12 +158,12 @@ impl ResidentShell {
     }
 
     async fn died(&mut self) -> Result<Turn, SandboxError> {
-        let code = self.exec.exit_code(&self.docker).await;
+        let code = self.attached.exit_code().await;
         code.map(Turn::ShellDied).map_err(|_| self.lost("the engine or the container went away"))
     }
 
     async fn write(&mut self, text: &str) -> Result<(), SandboxError> {
-        let written = self.exec.write(text.as_bytes()).await;
+        let written = self.attached.write(text.as_bytes()).await;
         written.map_err(|error| self.lost(&format!("its shell does not listen: {error}")))
     }
 

@@ -51,6 +51,7 @@ impl User {
 pub(crate) async fn create(
     docker: &Docker,
     facts: &EngineFacts,
+    runtime: Option<&str>,
     spec: &SandboxSpec,
 ) -> Result<Started, SandboxError> {
     let mut spec = spec.clone();
@@ -60,12 +61,12 @@ pub(crate) async fn create(
     spec.limits.cpus = spec.limits.cpus.min(cores);
     let spec = &spec;
     let mut quota = facts.disk_quota && !spec.read_only_root;
-    let created = match docker.create_container(None, body(spec, quota)).await {
+    let created = match docker.create_container(None, body(spec, runtime, quota)).await {
         Err(Error::DockerResponseServerError { status_code: 400 | 500, message })
             if quota && message.contains("storage-opt") =>
         {
             quota = false;
-            docker.create_container(None, body(spec, quota)).await
+            docker.create_container(None, body(spec, runtime, quota)).await
         }
         other => other,
     };
@@ -83,7 +84,7 @@ pub(crate) async fn create(
     let isolation = json!({
         "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "default",
         "capabilities": capabilities(spec.user), "limits": spec.limits, "disk": disk,
-        "runtime": spec.runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
+        "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
     });
     Ok(Started { id, isolation, watch_disk: disk == "watched" })
 }
@@ -95,7 +96,7 @@ fn capabilities(user: User) -> Vec<String> {
     }
 }
 
-fn body(spec: &SandboxSpec, quota: bool) -> ContainerCreateBody {
+fn body(spec: &SandboxSpec, runtime: Option<&str>, quota: bool) -> ContainerCreateBody {
     let mut env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.push("MLGYM=1".to_owned());
     ContainerCreateBody {
@@ -108,12 +109,12 @@ fn body(spec: &SandboxSpec, quota: bool) -> ContainerCreateBody {
         hostname: Some("sandbox".to_owned()),
         network_disabled: Some(true),
         labels: Some(spec.labels.clone().into_iter().collect()),
-        host_config: Some(host_config(spec, quota)),
+        host_config: Some(host_config(spec, runtime, quota)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &SandboxSpec, quota: bool) -> HostConfig {
+fn host_config(spec: &SandboxSpec, runtime: Option<&str>, quota: bool) -> HostConfig {
     let limits = &spec.limits;
     let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
     let storage = i64::try_from(limits.storage_bytes).unwrap_or(i64::MAX);
@@ -141,7 +142,7 @@ fn host_config(spec: &SandboxSpec, quota: bool) -> HostConfig {
         mounts: Some(spec.mounts.iter().map(mount).collect()),
         tmpfs: Some(spec.tmpfs.iter().map(|(path, bytes)| (path.clone(), tmpfs_options(*bytes))).collect()),
         storage_opt: quota.then(|| HashMap::from([("size".to_owned(), limits.storage_bytes.to_string())])),
-        runtime: spec.runtime.clone(),
+        runtime: runtime.map(str::to_owned),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         ..HostConfig::default()
     }
@@ -176,13 +177,12 @@ mod tests {
             mounts: vec![crate::spec::Mount { source: "/data".into(), target: "/data".into() }],
             read_only_root: false,
             tmpfs: [].into(),
-            runtime: None,
         }
     }
 
     #[test]
     fn an_agent_gets_no_capability_no_network_and_no_way_to_more() {
-        let body = body(&spec(User::Agent), false);
+        let body = body(&spec(User::Agent), None, false);
         let host = body.host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn only_a_grader_gets_capabilities_and_only_four() {
-        let host = body(&spec(User::Grader), false).host_config.unwrap();
+        let host = body(&spec(User::Grader), None, false).host_config.unwrap();
         assert_eq!(host.cap_add.unwrap(), GRADER_CAPABILITIES);
     }
 }

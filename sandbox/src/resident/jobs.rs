@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::backend::{CommandOutputSoFar, JobReport, SandboxError};
 use crate::capture::{Capture, CaptureLimits};
-use crate::docker::exec::{Exec, ExecSpec, split};
-use crate::spec::{CommandEnd, CommandOutput, SandboxId};
+use crate::resident::container::{Attached, Container, Program};
+use crate::spec::{CommandEnd, CommandOutput};
 
 /// A job's exit code and how long it ran.
 type Ended = (i32, Duration);
@@ -46,18 +44,15 @@ impl Jobs {
     /// Starts a program that runs `script` and follows it.
     pub(crate) async fn start(
         &mut self,
-        docker: &Docker,
-        container: &SandboxId,
-        user: &str,
+        container: &dyn Container,
         script: &str,
     ) -> Result<String, SandboxError> {
         let name = self.next_name();
-        let program = ["/bin/bash", "--noprofile", "--norc"].map(str::to_owned).to_vec();
-        let env = vec![format!("MLGYM_JOB={name}")];
-        let mut exec = Exec::start(docker, container, ExecSpec { program, user, env, workdir: None }).await?;
+        let program = Program { env: vec![format!("MLGYM_JOB={name}")], ..Program::bash() };
+        let mut attached = container.attach(program).await?;
         let source = format!("eval {} </dev/null; exit $?\n", super::shell::quote(script));
-        exec.write(source.as_bytes()).await.map_err(|error| SandboxError::Lost {
-            id: container.clone(),
+        attached.write(source.as_bytes()).await.map_err(|error| SandboxError::Lost {
+            id: container.id().clone(),
             reason: format!("a job: {error}"),
         })?;
         let (sender, ended) = watch::channel(None);
@@ -65,7 +60,7 @@ impl Jobs {
         let outputs = Arc::new(Mutex::new((Capture::new(limits), Capture::new(limits))));
         let job = Job { outputs: outputs.clone(), ended, interrupted: false };
         self.jobs.insert(name.clone(), job);
-        self.pumps.spawn(follow(docker.clone(), exec, outputs, sender));
+        self.pumps.spawn(follow(attached, outputs, sender));
         Ok(name)
     }
 
@@ -100,21 +95,19 @@ impl Jobs {
 }
 
 async fn follow(
-    docker: Docker,
-    mut exec: Exec,
+    mut attached: Attached,
     outputs: Arc<Mutex<(Capture, Capture)>>,
     ended: watch::Sender<Option<Ended>>,
 ) {
     let started = Instant::now();
-    while let Some(Ok(frame)) = exec.output.next().await {
-        let (is_stderr, bytes) = split(frame);
+    while let Some(chunk) = attached.next().await {
         let mut outputs = outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let capture = if is_stderr { &mut outputs.1 } else { &mut outputs.0 };
-        if capture.push(&bytes).is_err() {
+        let capture = if chunk.stderr { &mut outputs.1 } else { &mut outputs.0 };
+        if capture.push(&chunk.bytes).is_err() {
             break;
         }
     }
-    let code = exec.exit_code(&docker).await.ok().flatten();
+    let code = attached.exit_code().await.ok().flatten();
     // Nobody waits any more when the sandbox is gone.
     let _ = ended.send(Some((code.unwrap_or(-1), started.elapsed())));
 }

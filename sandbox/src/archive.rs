@@ -1,0 +1,188 @@
+//! Files as a tar on their way in and out: what may be packed, and what an archive from a sandbox may do here.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+
+/// The agent's user and group, who own what is put in.
+const OWNER: u64 = 1000;
+
+/// Packs files into a temporary file that stands at its beginning.
+pub(crate) fn pack(source: FileSource) -> Result<File, TransferError> {
+    let temporary =
+        tempfile::tempfile().map_err(|error| host("pack files in")(&std::env::temp_dir(), error))?;
+    let mut archive = tar::Builder::new(temporary);
+    match source {
+        FileSource::Directory(root) => pack_directory(&mut archive, &root, Path::new(""))?,
+        FileSource::File { name, content } => {
+            let mut header = header(tar::EntryType::Regular, 0o644, content.len() as u64);
+            let appended = archive.append_data(&mut header, &name, content.as_slice());
+            appended.map_err(|error| host("pack")(Path::new(&name), error))?;
+        }
+    }
+    let packed = archive.into_inner().and_then(|mut file| file.seek(SeekFrom::Start(0)).map(|_| file));
+    packed.map_err(|error| host("pack files in")(&std::env::temp_dir(), error))
+}
+
+fn pack_directory(archive: &mut tar::Builder<File>, root: &Path, below: &Path) -> Result<(), TransferError> {
+    let directory = root.join(below);
+    let mut names: Vec<_> = fs::read_dir(&directory)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
+        .map_err(|error| host("read")(&directory, error))?;
+    names.sort();
+    for name in names {
+        let (inner, path) = (below.join(&name), directory.join(&name));
+        let meta = fs::symlink_metadata(&path).map_err(|error| host("read")(&path, error))?;
+        if meta.is_dir() {
+            let mut header = header(tar::EntryType::Directory, 0o755, 0);
+            let appended = archive.append_data(&mut header, &inner, io::empty());
+            appended.map_err(|error| host("pack")(&path, error))?;
+            pack_directory(archive, root, &inner)?;
+        } else if meta.is_file() {
+            let file = File::open(&path).map_err(|error| host("read")(&path, error))?;
+            let mut header = header(tar::EntryType::Regular, mode(&meta), meta.len());
+            let appended = archive.append_data(&mut header, &inner, file.take(meta.len()));
+            appended.map_err(|error| host("pack")(&path, error))?;
+        } else {
+            return Err(TransferError::NotRegular {
+                path: path.display().to_string(),
+                kind: "a link or a device",
+            });
+        }
+    }
+    Ok(())
+}
+
+fn mode(meta: &fs::Metadata) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    if meta.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 }
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(OWNER);
+    header.set_gid(OWNER);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
+}
+
+/// Writes a tar's regular files and directories to `target`: the archive's root entry becomes `target` itself.
+/// Nothing is written outside of it, because no link is ever made and every name is checked.
+pub(crate) fn unpack(
+    reader: impl Read,
+    path: &str,
+    target: &Path,
+    caps: TransferCaps,
+) -> Result<Transferred, TransferError> {
+    let mut archive = tar::Archive::new(reader);
+    let mut done = Transferred { bytes: 0, entries: 0, directory: false };
+    let broken = |error| host("read the archive for")(target, error);
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let name = entry.path().map_err(broken)?.into_owned();
+        let shown = format!("{path} ({})", name.display());
+        let inner = below_root(&name).ok_or(TransferError::Unsafe { path: shown.clone() })?;
+        done.entries += 1;
+        done.bytes = done.bytes.saturating_add(entry.size());
+        if done.entries > caps.entries {
+            return Err(TransferError::TooLarge { path: path.into(), limit: caps.entries, unit: "files" });
+        }
+        if done.bytes > caps.bytes {
+            return Err(TransferError::TooLarge { path: path.into(), limit: caps.bytes, unit: "bytes" });
+        }
+        let to = if inner.as_os_str().is_empty() { target.to_owned() } else { target.join(&inner) };
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => {
+                done.directory |= inner.as_os_str().is_empty();
+                fs::create_dir(&to).map_err(|error| host("make")(&to, error))?;
+            }
+            tar::EntryType::Regular => {
+                let created = File::create_new(&to).and_then(|mut file| io::copy(&mut entry, &mut file));
+                created.map_err(|error| host("write")(&to, error))?;
+            }
+            other => return Err(TransferError::NotRegular { path: shown, kind: kind(other) }),
+        }
+    }
+    Ok(done)
+}
+
+/// Strips the archive's root name; `None` when the name is not made of ordinary parts.
+fn below_root(name: &Path) -> Option<PathBuf> {
+    let mut parts = name.components().filter(|part| *part != Component::CurDir);
+    parts.next().filter(|part| matches!(part, Component::Normal(_)))?;
+    parts.map(|part| matches!(part, Component::Normal(_)).then_some(part)).collect()
+}
+
+fn kind(kind: tar::EntryType) -> &'static str {
+    match kind {
+        tar::EntryType::Symlink => "a symbolic link",
+        tar::EntryType::Link => "a hard link",
+        tar::EntryType::Fifo => "a named pipe",
+        tar::EntryType::Char | tar::EntryType::Block => "a device",
+        _ => "no regular file",
+    }
+}
+
+/// Wraps an error of the host's file system.
+pub(crate) fn host(verb: &'static str) -> impl Fn(&Path, io::Error) -> TransferError {
+    move |path, source| TransferError::Io { verb, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, content) in entries {
+            let mut header = header(*kind, 0o644, content.len() as u64);
+            // The name is written raw, because the builder itself refuses hostile ones.
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            if *kind == tar::EntryType::Symlink {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn check(entries: &[(&str, tar::EntryType, &[u8])]) -> Result<Transferred, TransferError> {
+        let directory = tempfile::tempdir().unwrap();
+        let caps = TransferCaps { bytes: 10, entries: 4 };
+        let result = unpack(archive(entries).as_slice(), "/w/x", &directory.path().join("x"), caps);
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name == "x"), "wrote beside the target: {left:?}");
+        result
+    }
+
+    #[test]
+    fn files_and_directories_come_out() {
+        let (dir, file) = (tar::EntryType::Directory, tar::EntryType::Regular);
+        assert!(!check(&[("x", file, b"abc")]).unwrap().directory);
+        assert!(check(&[("x/", dir, b""), ("x/y", file, b"abc")]).unwrap().directory);
+    }
+
+    #[test]
+    fn what_is_hostile_is_refused() {
+        let (dir, file) = (tar::EntryType::Directory, tar::EntryType::Regular);
+        let unsafe_name = |result| matches!(result, Err(TransferError::Unsafe { .. }));
+        assert!(unsafe_name(check(&[("../y", file, b"")])));
+        assert!(unsafe_name(check(&[("/etc/y", file, b"")])));
+        assert!(unsafe_name(check(&[("x/", dir, b""), ("x/../../y", file, b"")])));
+        for kind in
+            [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Fifo, tar::EntryType::Char]
+        {
+            assert!(matches!(check(&[("x", kind, b"")]), Err(TransferError::NotRegular { .. })));
+        }
+        assert!(matches!(check(&[("x", file, b"12345678901")]), Err(TransferError::TooLarge { .. })));
+        let many: Vec<_> =
+            ["x/", "x/a", "x/b", "x/c", "x/d"].map(|name| (name, dir, b"".as_slice())).to_vec();
+        assert!(matches!(check(&many), Err(TransferError::TooLarge { unit: "files", .. })));
+    }
+}
