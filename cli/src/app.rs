@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::{bench, clean, doctor, eval, image, leaderboard, run, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
-use crate::session::{BackendName, Session};
+use crate::session::{Allowance, BackendName, Session};
 
 /// A gym in which agents do machine-learning research, a harness that measures them, and an AutoML engine.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct App {
     /// What the engine starts containers with, as in runsc [default: the engine's own]
     #[arg(long, env = "MLGYM_RUNTIME", global = true, value_name = "NAME")]
     runtime: Option<String>,
+    /// Accept a sandbox that is less closed; several with commas or by repeating the flag
+    #[arg(long, global = true, value_name = "WHAT", value_delimiter = ',')]
+    allow: Vec<Allowance>,
     /// Write the result to stdout as one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -95,6 +98,7 @@ async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
         home: app.home,
         backend: app.backend,
         runtime: app.runtime.filter(|runtime| !runtime.is_empty()),
+        allow: app.allow,
         output: Output { json: app.json },
         cancel: cancel.clone(),
     };

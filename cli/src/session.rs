@@ -8,7 +8,7 @@ use mlgym::episode::run_labels;
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_sandbox::Backend;
-use mlgym_sandbox::docker::{DockerBackend, EngineKind};
+use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
 use mlgym_sandbox::image::{ImageBuilder, ImageProgress};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,13 @@ pub(crate) enum BackendName {
     Podman,
 }
 
+/// What the user accepts of a sandbox that is less closed than usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Allowance {
+    /// Memory, processes or processor time that the host cannot limit
+    Unlimited,
+}
+
 /// One invocation of the program.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -34,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) backend: BackendName,
     /// What the engine starts containers with.
     pub(crate) runtime: Option<String>,
+    /// What the user accepts.
+    pub(crate) allow: Vec<Allowance>,
     /// Where results go.
     pub(crate) output: Output,
     /// Fires at Ctrl-C.
@@ -81,7 +90,12 @@ impl Session {
             BackendName::Docker => EngineKind::Docker,
             BackendName::Podman => EngineKind::Podman,
         };
-        Ok(DockerBackend::connect(kind, self.runtime.as_deref()).await?)
+        let options = EngineOptions {
+            kind,
+            runtime: self.runtime.clone(),
+            allow_unlimited: self.allow.contains(&Allowance::Unlimited),
+        };
+        Ok(DockerBackend::connect(options).await?)
     }
 
     /// Removes what killed runs left behind, and says so.

@@ -45,7 +45,7 @@ pub(crate) async fn complaint(
     let limit = CAPS.bytes;
     let script = format!(
         "p={quoted}; if [ -L \"$p\" ]; then echo link; elif [ ! -e \"$p\" ]; then echo missing; \
-         elif [ -f \"$p\" ]; then s=$(command stat -c %s -- \"$p\"); [ \"$s\" -le {limit} ] || echo \"large $s\"; \
+         elif [ -f \"$p\" ]; then s=$(command wc -c < \"$p\"); [ \"$s\" -le {limit} ] || echo \"large $s\"; \
          elif [ ! -d \"$p\" ]; then echo special; fi; unset p s"
     );
     let output =

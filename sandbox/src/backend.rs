@@ -109,8 +109,6 @@ pub struct SnapshotSummary {
     pub id: SnapshotId,
     /// The labels of the sandbox that it was made of.
     pub labels: BTreeMap<String, String>,
-    /// Bytes that it holds beyond what it stands on, where the backend can tell.
-    pub bytes: Option<u64>,
 }
 
 /// Where sandboxes come from.
@@ -133,14 +131,14 @@ pub trait Backend: Debug + Send + Sync {
         snapshot: &Snapshot,
     ) -> Result<Box<dyn Sandbox>, SandboxError>;
 
-    /// Lists the snapshots of sandboxes that carried all these labels.
+    /// Lists the snapshots of sandboxes that carried all these labels, in an order in which they can be removed.
     async fn snapshots(
         &self,
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<SnapshotSummary>, SandboxError>;
 
-    /// Removes a snapshot; one that is gone already is no error, and one that a sandbox still stands on is removed
-    /// with that sandbox at the latest.
+    /// Removes a snapshot; one that is gone already is no error, and one that something still stands on is left to the
+    /// next [`Self::sweep`].
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), SandboxError>;
 
     /// Lists the sandboxes that carry all these labels, running or not.
@@ -149,7 +147,7 @@ pub trait Backend: Debug + Send + Sync {
     /// Removes a sandbox with all that runs in it; one that is gone already is no error.
     async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError>;
 
-    /// Removes the sandboxes that were dropped without `destroy`.
+    /// Removes the sandboxes that were dropped without `destroy`, and the snapshots that nothing stands on any more.
     async fn sweep(&self) -> Result<(), SandboxError>;
 }
 

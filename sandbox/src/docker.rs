@@ -1,11 +1,12 @@
 //! The Docker Engine backend: any engine with API 1.41 or newer behind `DOCKER_HOST` or the default socket.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{SystemInfo, SystemInfoCgroupVersionEnum};
+use bollard::errors::Error;
+use bollard::models::{ContainerSummary, SystemInfo, SystemInfoCgroupVersionEnum};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptionsBuilder,
@@ -28,9 +29,10 @@ mod isolation;
 const QUOTA_DRIVERS: [&str; 4] = ["btrfs", "zfs", "devicemapper", "windowsfilter"];
 
 /// Which engine answers on the other side of the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// Docker, found by `DOCKER_HOST` or at its default socket.
+    #[default]
     Docker,
     /// Podman's Docker-compatible service, found by `CONTAINER_HOST`, in `XDG_RUNTIME_DIR`, or at root's socket.
     Podman,
@@ -70,53 +72,62 @@ impl EngineKind {
     }
 }
 
+/// What the user says of an engine's sandboxes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Which engine it is.
+    pub kind: EngineKind,
+    /// The engine's word for what starts its containers (`runsc`); its default when absent.
+    pub runtime: Option<String>,
+    /// Makes a sandbox although the engine says that a limit on it will not hold.
+    pub allow_unlimited: bool,
+}
+
 /// Makes sandboxes with an engine that speaks Docker's API.
 #[derive(Debug, Clone)]
 pub struct DockerBackend {
     docker: Docker,
-    kind: EngineKind,
-    runtime: Option<String>,
+    options: EngineOptions,
     name: String,
     facts: EngineFacts,
     orphans: Orphans,
+    /// Snapshots that could not be removed yet, because something stands on them.
+    used_snapshots: Arc<Mutex<Vec<SnapshotId>>>,
 }
 
 impl DockerBackend {
-    /// Connects to an engine and agrees on an API version. `runtime` is the engine's word for what starts its
-    /// containers (`runsc`); its default when absent.
-    pub async fn connect(kind: EngineKind, runtime: Option<&str>) -> Result<Self, SandboxError> {
-        let address = kind.address();
-        let no_engine = |source: bollard::errors::Error| SandboxError::NoEngine {
-            address: address.clone(),
+    /// Connects to an engine and agrees on an API version.
+    pub async fn connect(options: EngineOptions) -> Result<Self, SandboxError> {
+        Self::connect_at(&options.kind.address(), options).await
+    }
+
+    /// Connects to an engine at an address (`unix:///path` or `tcp://host:port`).
+    pub async fn connect_at(address: &str, options: EngineOptions) -> Result<Self, SandboxError> {
+        let kind = options.kind;
+        let no_engine = |source: Error| SandboxError::NoEngine {
+            address: address.to_owned(),
             hint: kind.hint().to_owned(),
             source: Some(Box::new(source)),
         };
-        let docker = match kind {
-            EngineKind::Docker => Docker::connect_with_defaults(),
-            EngineKind::Podman => Docker::connect_with_host(&address),
-        };
-        let docker = docker.map_err(no_engine)?.negotiate_version().await.map_err(no_engine)?;
+        let docker = Docker::connect_with_host(address)
+            .map_err(no_engine)?
+            .negotiate_version()
+            .await
+            .map_err(no_engine)?;
         let info = docker.info().await.map_err(no_engine)?;
-        if let Some(runtime) = runtime {
+        if let Some(runtime) = &options.runtime {
             has_runtime(kind, &info, runtime)?;
         }
         let facts = read_facts(&docker, kind, info).await.map_err(no_engine)?;
-        let name = match runtime {
+        let name = match &options.runtime {
             Some(runtime) => format!("{}/{runtime}", kind.name()),
             None => kind.name().to_owned(),
         };
-        let runtime = runtime.map(str::to_owned);
-        Ok(Self { docker, kind, runtime, name, facts, orphans: Orphans::default() })
-    }
-
-    /// Which engine it is.
-    pub fn kind(&self) -> EngineKind {
-        self.kind
+        Ok(Self { docker, options, name, facts, orphans: Orphans::default(), used_snapshots: Arc::default() })
     }
 
     async fn start(&self, spec: &SandboxSpec) -> Result<ResidentSandbox, SandboxError> {
-        let container =
-            DockerContainer::create(&self.docker, &self.facts, self.runtime.as_deref(), spec).await?;
+        let container = DockerContainer::create(&self.docker, &self.facts, &self.options, spec).await?;
         ResidentSandbox::start(Arc::new(container), &self.orphans).await
     }
 
@@ -142,11 +153,7 @@ fn has_runtime(kind: EngineKind, info: &SystemInfo, runtime: &str) -> Result<(),
     })
 }
 
-async fn read_facts(
-    docker: &Docker,
-    kind: EngineKind,
-    info: SystemInfo,
-) -> Result<EngineFacts, bollard::errors::Error> {
+async fn read_facts(docker: &Docker, kind: EngineKind, info: SystemInfo) -> Result<EngineFacts, Error> {
     let version = docker.version().await?;
     let storage_driver = info.driver.unwrap_or_default();
     let on_xfs =
@@ -198,38 +205,49 @@ impl Backend for DockerBackend {
         &self,
         labels: &BTreeMap<String, String>,
     ) -> Result<Vec<SnapshotSummary>, SandboxError> {
-        let options = ListImagesOptionsBuilder::default().filters(&by_labels(labels)).build();
+        let unnamed = HashMap::from([("dangling".to_owned(), vec!["true".to_owned()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&unnamed).build();
         let found = self.docker.list_images(Some(options)).await.map_err(engine("list snapshots of"))?;
-        Ok(found
+        let mut found: Vec<_> = found
             .into_iter()
-            // Only what has no name: nobody labels an image of ours like a sandbox, but somebody might.
-            .filter(|image| image.repo_tags.iter().all(|tag| tag.starts_with("<none>")))
-            .map(|image| SnapshotSummary {
-                id: SnapshotId(image.id),
-                labels: image.labels.into_iter().collect(),
-                bytes: None,
+            .map(|image| {
+                let summary = SnapshotSummary {
+                    id: snapshot_id(&image.id),
+                    labels: image.labels.into_iter().collect(),
+                };
+                (image.created, summary)
             })
-            .collect())
+            .filter(|(_, found)| has_all(&found.labels, labels))
+            .collect();
+        // One that was made of a sandbox that stood on another comes before that other.
+        found.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
+        Ok(found.into_iter().map(|(_, summary)| summary).collect())
     }
 
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), SandboxError> {
         let options = RemoveImageOptionsBuilder::default().force(true).build();
         match self.docker.remove_image(&id.0, Some(options), None).await {
-            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            // A sandbox, or another snapshot, stands on it.
+            Err(Error::DockerResponseServerError { status_code: 409, .. }) => {
+                self.used_snapshots.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+                Ok(())
+            }
             Err(source) => Err(engine("remove a snapshot of")(source)),
         }
     }
 
     async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<SandboxSummary>, SandboxError> {
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&by_labels(labels)).build();
+        // Podman takes several filters of one kind for alternatives.
+        let filter = labels.iter().next().map(|(key, value)| format!("{key}={value}"));
+        let filters = HashMap::from([("label".to_owned(), filter.into_iter().collect::<Vec<_>>())]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = self.docker.list_containers(Some(options)).await.map_err(engine("list"))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|container| {
-                let labels = container.labels.unwrap_or_default().into_iter().collect();
-                Some(SandboxSummary { id: SandboxId(container.id?), labels })
-            })
-            .collect())
+        let summary = |container: ContainerSummary| {
+            let labels = container.labels.unwrap_or_default().into_iter().collect();
+            Some(SandboxSummary { id: SandboxId(container.id?), labels })
+        };
+        Ok(found.into_iter().filter_map(summary).filter(|found| has_all(&found.labels, labels)).collect())
     }
 
     async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError> {
@@ -241,13 +259,24 @@ impl Backend for DockerBackend {
         for id in orphans {
             remove(&self.docker, &id).await?;
         }
+        let mut used =
+            std::mem::take(&mut *self.used_snapshots.lock().unwrap_or_else(PoisonError::into_inner));
+        // Later ones may stand on earlier ones.
+        used.reverse();
+        for id in used {
+            self.remove_snapshot(&id).await?;
+        }
         Ok(())
     }
 }
 
-fn by_labels(labels: &BTreeMap<String, String>) -> HashMap<String, Vec<String>> {
-    let wanted = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    HashMap::from([("label".to_owned(), wanted)])
+fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The id as Docker writes it; Podman leaves its beginning out in some answers.
+pub(crate) fn snapshot_id(id: &str) -> SnapshotId {
+    SnapshotId(format!("sha256:{}", id.strip_prefix("sha256:").unwrap_or(id)))
 }
 
 /// Removes a container with its anonymous volumes; one that is gone or going is no error.
@@ -255,12 +284,12 @@ pub(crate) async fn remove(docker: &Docker, id: &SandboxId) -> Result<(), Sandbo
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     match docker.remove_container(&id.0, Some(options)).await {
         Ok(()) => Ok(()),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+        Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
         Err(source) => Err(engine("remove")(source)),
     }
 }
 
 /// Wraps an engine's refusal.
-pub(crate) fn engine(verb: &'static str) -> impl Fn(bollard::errors::Error) -> SandboxError {
+pub(crate) fn engine(verb: &'static str) -> impl Fn(Error) -> SandboxError {
     move |source| SandboxError::Engine { verb, source: Box::new(source) }
 }

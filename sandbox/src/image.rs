@@ -241,7 +241,12 @@ impl ImageBuilder {
             .into_iter()
             .flat_map(|image| {
                 let size = u64::try_from(image.size).unwrap_or(0);
-                let ours = image.repo_tags.into_iter().filter(|tag| tag.starts_with("mlgym/"));
+                // Podman says of every name where it would pull it from.
+                let plain = |tag: String| {
+                    let name = tag.strip_prefix("docker.io/").or_else(|| tag.strip_prefix("localhost/"));
+                    name.unwrap_or(&tag).to_owned()
+                };
+                let ours = image.repo_tags.into_iter().map(plain).filter(|tag| tag.starts_with("mlgym/"));
                 ours.map(move |tag| (tag, image.id.clone(), size)).collect::<Vec<_>>()
             })
             .collect();

@@ -61,6 +61,15 @@ impl ResidentSandbox {
         Ok(())
     }
 
+    /// Starts the shell again, and the container where it ended with the shell: it may have run out of memory.
+    async fn revive(&mut self) -> Result<(), SandboxError> {
+        if self.start_shell().await.is_ok() {
+            return Ok(());
+        }
+        self.container.restart().await?;
+        self.start_shell().await
+    }
+
     fn resident(&mut self) -> Result<&mut ResidentShell, SandboxError> {
         let lost = SandboxError::Lost { id: self.container.id().clone(), reason: "it was halted".to_owned() };
         self.shell.as_mut().ok_or(lost)
@@ -137,7 +146,7 @@ impl Sandbox for ResidentSandbox {
             Turn::TimedOut | Turn::Cancelled => (-1, false),
         };
         if died {
-            self.start_shell().await?;
+            self.revive().await?;
         }
         Ok(CommandOutput {
             end: end.unwrap_or(CommandEnd::Exited(code)),

@@ -12,7 +12,7 @@ use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, Envelope, EpisodeId, EpisodePlan, Event, Home, JournalReader, Purpose, RunId, RunManifest,
 };
-use mlgym_sandbox::docker::{DockerBackend, EngineKind};
+use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
 use mlgym_sandbox::image::{ImageBuilder, ResolvedImage};
 use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Sandbox, SandboxSpec, User};
 use mlgym_tasks::{PreparedData, Task};
@@ -38,12 +38,53 @@ case $word in
 esac
 "#;
 
+/// Where sandboxes are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A Docker engine with its own runtime.
+    Docker,
+    /// The same with gVisor's.
+    Runsc,
+    /// Podman's service.
+    Podman,
+}
+
+impl Place {
+    /// Connects to the engine, after installing and starting what is missing where that can be done.
+    async fn engine(self) -> DockerBackend {
+        let options = EngineOptions::default();
+        let options = match self {
+            Self::Docker => options,
+            Self::Runsc => {
+                made_ready("runsc");
+                EngineOptions { runtime: Some("runsc".to_owned()), ..options }
+            }
+            Self::Podman => {
+                let options = EngineOptions { kind: EngineKind::Podman, ..options };
+                return DockerBackend::connect_at(&made_ready("podman"), options).await.unwrap();
+            }
+        };
+        DockerBackend::connect(options).await.expect("these tests need a running Docker engine")
+    }
+}
+
+/// Runs `engines.sh` for a backend, one at a time on this machine, and returns the last line that it printed.
+fn made_ready(backend: &str) -> String {
+    let lock = std::fs::File::create(std::env::temp_dir().join("mlgym-tests-engines.lock")).unwrap();
+    lock.lock().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines.sh");
+    let output = std::process::Command::new(script).arg(backend).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the tests of {backend} cannot be set up: {said}");
+    String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+}
+
 /// A home and the real engine.
 #[derive(Debug)]
 pub struct Lab {
-    /// The engine.
-    pub docker: DockerBackend,
-    /// The same, as the other crates take it.
+    /// Where its sandboxes are.
+    pub place: Place,
+    /// What makes them.
     pub backend: Arc<dyn Backend>,
     /// The image `base`.
     pub base: ResolvedImage,
@@ -54,16 +95,19 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Connects to the engine and makes a home; builds the image where it is missing.
+    /// Makes a lab on the Docker engine.
     pub async fn new() -> Self {
-        let docker = DockerBackend::connect(EngineKind::Docker, None)
-            .await
-            .expect("these tests need a running Docker engine");
+        Self::on(Place::Docker).await
+    }
+
+    /// Connects to an engine and makes a home; builds the image where it is missing.
+    pub async fn on(place: Place) -> Self {
+        let docker = place.engine().await;
         let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
         let base = images.builtin("base").await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path().join("home")).unwrap();
-        Self { backend: Arc::new(docker.clone()), docker, base, home, directory }
+        Self { place, backend: Arc::new(docker), base, home, directory }
     }
 
     /// Describes a small sandbox.
@@ -179,9 +223,7 @@ impl Lab {
 pub fn containers_of(home: &Path) -> usize {
     let filter = [("mlgym.home".to_owned(), home.canonicalize().unwrap().display().to_string())].into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        DockerBackend::connect(EngineKind::Docker, None).await.unwrap().list(&filter).await.unwrap().len()
-    })
+    runtime.block_on(async { Place::Docker.engine().await.list(&filter).await.unwrap().len() })
 }
 
 /// Writes the fixture task's files to a directory.

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
-use futures_util::{StreamExt, TryStreamExt};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
+    UploadToContainerOptionsBuilder,
+};
+use futures_util::TryStreamExt;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::archive::{host, pack, unpack};
@@ -41,17 +44,9 @@ pub(crate) async fn get(
     target: &Path,
     caps: TransferCaps,
 ) -> Result<Transferred, SandboxError> {
+    refuse_link(docker, container, path).await?;
     let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
     let stream = docker.download_from_container(&container.0, Some(options));
-    let mut stream = Box::pin(stream.peekable());
-    if let Some(Err(Error::DockerResponseServerError { status_code: 404, message })) =
-        stream.as_mut().peek().await
-    {
-        if message.contains("No such container") {
-            return Err(SandboxError::Lost { id: container.clone(), reason: message.clone() });
-        }
-        return Err(TransferError::Missing { path: path.to_owned() }.into());
-    }
     let reader = StreamReader::new(stream.map_err(io::Error::other));
     let bridge = SyncIoBridge::new(reader);
     let (path, target) = (path.to_owned(), target.to_owned());
@@ -59,5 +54,28 @@ pub(crate) async fn get(
     match unpacked {
         Ok(result) => Ok(result?),
         Err(error) => Err(host("unpack files")(Path::new(""), io::Error::other(error)).into()),
+    }
+}
+
+/// Asks what lies at a path. Docker would send a link as a link, but Podman sends what it points to.
+async fn refuse_link(docker: &Docker, container: &SandboxId, path: &str) -> Result<(), SandboxError> {
+    /// The bit by which the engine, whose modes are Go's, tells a symbolic link.
+    const LINK: u32 = 1 << 27;
+    let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+    match docker.get_container_archive_info(&container.0, Some(options)).await {
+        Ok(stat) if stat.file_mode & LINK != 0 => {
+            Err(TransferError::NotRegular { path: path.to_owned(), kind: "a symbolic link" }.into())
+        }
+        Ok(_) => Ok(()),
+        Err(Error::DockerResponseServerError { status_code: 404, message }) => {
+            // The answer to this request has no text; whether the container is there is asked apart.
+            match docker.inspect_container(&container.0, None::<InspectContainerOptions>).await {
+                Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
+                    Err(SandboxError::Lost { id: container.clone(), reason: message })
+                }
+                _ => Err(TransferError::Missing { path: path.to_owned() }.into()),
+            }
+        }
+        Err(source) => Err(engine("look into")(source)),
     }
 }

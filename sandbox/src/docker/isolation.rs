@@ -10,8 +10,9 @@ use bollard::models::{
 use serde_json::json;
 
 use crate::backend::{EngineFacts, SandboxError};
-use crate::docker::engine;
+use crate::docker::{EngineKind, EngineOptions, archive, engine};
 use crate::spec::{SandboxId, SandboxSpec, User};
+use crate::transfer::FileSource;
 
 /// Who PID 1 is in an agent's sandbox: nobody that a command of the sandbox could signal or be.
 const KEEPER: &str = "65533:65533";
@@ -46,12 +47,24 @@ impl User {
     }
 }
 
-/// Creates and starts a container. Where the engine refuses a disk quota that its driver promised, the container
-/// is made without and its size is watched.
+/// How a container is to be made, as far as the specification does not say.
+#[derive(Debug, Clone, Copy)]
+struct Shape<'a> {
+    kind: EngineKind,
+    /// The engine's runtime; its default when absent.
+    runtime: Option<&'a str>,
+    /// Whether the engine limits the disk.
+    quota: bool,
+    /// Whether the engine brings PID 1; else a bash waits for orphans.
+    init: bool,
+}
+
+/// Creates and starts a container. Where the engine refuses what it may lack (a disk quota that its driver promised,
+/// a program for PID 1), the container is made without and mlgym does that part.
 pub(crate) async fn create(
     docker: &Docker,
     facts: &EngineFacts,
-    runtime: Option<&str>,
+    options: &EngineOptions,
     spec: &SandboxSpec,
 ) -> Result<Started, SandboxError> {
     let mut spec = spec.clone();
@@ -60,23 +73,37 @@ pub(crate) async fn create(
     // The engine refuses more cores than the host has; what is given in fact is in the journal.
     spec.limits.cpus = spec.limits.cpus.min(cores);
     let spec = &spec;
-    let mut quota = facts.disk_quota && !spec.read_only_root;
-    let created = match docker.create_container(None, body(spec, runtime, quota)).await {
-        Err(Error::DockerResponseServerError { status_code: 400 | 500, message })
-            if quota && message.contains("storage-opt") =>
-        {
-            quota = false;
-            docker.create_container(None, body(spec, runtime, quota)).await
+    let runtime = options.runtime.as_deref();
+    let mut shape =
+        Shape { kind: options.kind, runtime, quota: facts.disk_quota && !spec.read_only_root, init: true };
+    let created = loop {
+        match docker.create_container(None, body(spec, shape)).await {
+            Err(Error::DockerResponseServerError { message, .. })
+                if shape.quota && message.contains("storage-opt") =>
+            {
+                shape.quota = false;
+            }
+            Err(Error::DockerResponseServerError { message, .. })
+                if shape.init && message.contains("container-init") =>
+            {
+                shape.init = false;
+            }
+            other => break other.map_err(engine("create"))?,
         }
-        other => other,
     };
-    let id = SandboxId(created.map_err(engine("create"))?.id);
-    if let Err(source) = docker.start_container(&id.0, None).await {
-        // The start's error is the one to report, whatever the removal says.
+    let id = SandboxId(created.id);
+    let started = match lacking(&created.warnings) {
+        Some(reason) if !options.allow_unlimited => {
+            Err(SandboxError::Refused { what: "its limits".to_owned(), reason })
+        }
+        _ => start(docker, &id, runtime).await,
+    };
+    if let Err(error) = started {
+        // This error is the one to report, whatever the removal says.
         let _ = super::remove(docker, &id).await;
-        return Err(engine("start")(source));
+        return Err(error);
     }
-    let disk = match (spec.read_only_root, quota) {
+    let disk = match (spec.read_only_root, shape.quota) {
         (true, _) => "read-only root",
         (false, true) => "quota",
         (false, false) => "watched",
@@ -85,8 +112,30 @@ pub(crate) async fn create(
         "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "default",
         "capabilities": capabilities(spec.user), "limits": spec.limits, "disk": disk,
         "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
+        "warnings": created.warnings,
     });
     Ok(Started { id, isolation, watch_disk: disk == "watched" })
+}
+
+async fn start(docker: &Docker, id: &SandboxId, runtime: Option<&str>) -> Result<(), SandboxError> {
+    if runtime.is_some() {
+        // gVisor puts a file system in memory over an empty /tmp, where neither a disk limit nor a snapshot sees
+        // it; where there is no /tmp, there is none to put it over.
+        let file = FileSource::File { name: ".mlgym".to_owned(), content: Vec::new() };
+        let _ = archive::put(docker, id, "/tmp", file).await;
+    }
+    docker.start_container(&id.0, None).await.map_err(engine("start"))
+}
+
+/// Finds a warning by which the engine says that a limit will not hold. That swap is not limited is no such
+/// warning: the memory itself is.
+fn lacking(warnings: &[String]) -> Option<String> {
+    let is_lost = |warning: &&String| {
+        let text = warning.to_lowercase();
+        text.contains("discarded") && !text.contains("swap")
+    };
+    let warning = warnings.iter().find(is_lost)?;
+    Some(format!("{warning} Mend the host's cgroups, or accept it with --allow unlimited"))
 }
 
 fn capabilities(user: User) -> Vec<String> {
@@ -96,33 +145,33 @@ fn capabilities(user: User) -> Vec<String> {
     }
 }
 
-fn body(spec: &SandboxSpec, runtime: Option<&str>, quota: bool) -> ContainerCreateBody {
+fn body(spec: &SandboxSpec, shape: Shape<'_>) -> ContainerCreateBody {
     let mut env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.push("MLGYM=1".to_owned());
+    // A bash that waits reaps whatever is left to PID 1.
+    let keeper: &[&str] = match shape.init {
+        true => &["/bin/sleep", "infinity"],
+        false => &["/bin/bash", "-c", "while :; do sleep infinity & wait $!; done"],
+    };
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         user: Some(spec.user.keeper().to_owned()),
-        entrypoint: Some(vec!["/bin/sleep".to_owned(), "infinity".to_owned()]),
+        entrypoint: Some(keeper.iter().map(|word| (*word).to_owned()).collect()),
         cmd: Some(Vec::new()),
         env: Some(env),
         working_dir: Some(spec.workdir.clone()),
         hostname: Some("sandbox".to_owned()),
         network_disabled: Some(true),
         labels: Some(spec.labels.clone().into_iter().collect()),
-        host_config: Some(host_config(spec, runtime, quota)),
+        host_config: Some(host_config(spec, shape)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &SandboxSpec, runtime: Option<&str>, quota: bool) -> HostConfig {
+fn host_config(spec: &SandboxSpec, shape: Shape<'_>) -> HostConfig {
     let limits = &spec.limits;
     let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
     let storage = i64::try_from(limits.storage_bytes).unwrap_or(i64::MAX);
-    let ulimit = |name: &str, value: i64| ResourcesUlimits {
-        name: Some(name.to_owned()),
-        soft: Some(value),
-        hard: Some(value),
-    };
     HostConfig {
         network_mode: Some("none".to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -130,22 +179,50 @@ fn host_config(spec: &SandboxSpec, runtime: Option<&str>, quota: bool) -> HostCo
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         ipc_mode: Some("private".to_owned()),
-        init: Some(true),
-        pids_limit: Some(i64::from(limits.pids)),
+        init: Some(shape.init),
+        pids_limit: Some(pids(limits.pids, shape.runtime)),
         memory: Some(memory),
         memory_swap: Some(memory),
         #[expect(clippy::cast_possible_truncation, reason = "a number of cores times 1e9 fits")]
         nano_cpus: Some((limits.cpus * 1e9) as i64),
-        ulimits: Some(vec![ulimit("nofile", 4096), ulimit("fsize", storage), ulimit("core", 0)]),
+        ulimits: Some(ulimits(shape.kind, storage)),
         shm_size: Some(memory / 4),
         readonly_rootfs: Some(spec.read_only_root),
         mounts: Some(spec.mounts.iter().map(mount).collect()),
         tmpfs: Some(spec.tmpfs.iter().map(|(path, bytes)| (path.clone(), tmpfs_options(*bytes))).collect()),
-        storage_opt: quota.then(|| HashMap::from([("size".to_owned(), limits.storage_bytes.to_string())])),
-        runtime: runtime.map(str::to_owned),
+        storage_opt: shape
+            .quota
+            .then(|| HashMap::from([("size".to_owned(), limits.storage_bytes.to_string())])),
+        runtime: shape.runtime.map(str::to_owned),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         ..HostConfig::default()
     }
+}
+
+/// What the host may count. A runtime with a kernel of its own needs processes and threads for that kernel, and one
+/// or two for each of the sandbox's; too few of them and it loses programs without a word.
+fn pids(limit: u32, runtime: Option<&str>) -> i64 {
+    match runtime {
+        Some(_) => i64::from(limit) + 256,
+        None => i64::from(limit),
+    }
+}
+
+fn ulimits(kind: EngineKind, storage: i64) -> Vec<ResourcesUlimits> {
+    let mut limits = vec![("nofile", 4096), ("fsize", storage), ("core", 0)];
+    if kind == EngineKind::Podman {
+        // Podman asks for more processes than an unprivileged service may hand out. The number is the user's on the
+        // whole host, so it is as large as a service usually has; the sandbox's own limit is that of its cgroup.
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+        let most = hard.and_then(|hard| i64::try_from(hard).ok()).unwrap_or(i64::MAX);
+        limits.push(("nproc", most.min(32_768)));
+    }
+    let limit = |(name, value): (&str, i64)| ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(value),
+        hard: Some(value),
+    };
+    limits.into_iter().map(limit).collect()
 }
 
 fn tmpfs_options(bytes: u64) -> String {
@@ -166,6 +243,15 @@ fn mount(mount: &crate::spec::Mount) -> EngineMount {
 mod tests {
     use super::*;
 
+    const SHAPE: Shape<'_> = Shape { kind: EngineKind::Docker, runtime: None, quota: false, init: true };
+
+    #[test]
+    fn a_limit_that_does_not_hold_is_told_from_a_swap_that_is_not_limited() {
+        let check = |warning: &str| lacking(&[warning.to_owned()]).is_some();
+        assert!(check("Your kernel does not support pids limit capabilities. PIDs limit discarded."));
+        assert!(!check("Your kernel does not support swap limit capabilities. Memory limited without swap."));
+    }
+
     fn spec(user: User) -> SandboxSpec {
         SandboxSpec {
             image: "image".into(),
@@ -182,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_agent_gets_no_capability_no_network_and_no_way_to_more() {
-        let body = body(&spec(User::Agent), None, false);
+        let body = body(&spec(User::Agent), SHAPE);
         let host = body.host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
@@ -196,7 +282,7 @@ mod tests {
 
     #[test]
     fn only_a_grader_gets_capabilities_and_only_four() {
-        let host = body(&spec(User::Grader), None, false).host_config.unwrap();
+        let host = body(&spec(User::Grader), SHAPE).host_config.unwrap();
         assert_eq!(host.cap_add.unwrap(), GRADER_CAPABILITIES);
     }
 }

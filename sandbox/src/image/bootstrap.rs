@@ -115,7 +115,9 @@ impl ImageBuilder {
         let mut child = tar.spawn().map_err(|error| format!("tar does not start: {error}"))?;
         let Some(stdout) = child.stdout.take() else { return Err("tar has no output".to_owned()) };
         let body = bollard::body_try_stream(ReaderStream::new(stdout));
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(REPOSITORY).tag(SUITE).build();
+        // Podman reads no tag of its own here.
+        let repository = format!("{REPOSITORY}:{SUITE}");
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(&repository).build();
         let imported = self.backend.client().create_image(Some(options), Some(body), None);
         imported.try_for_each(|_| async { Ok(()) }).await.map_err(|error| error.to_string())?;
         let status = child.wait().await.map_err(|error| error.to_string())?;

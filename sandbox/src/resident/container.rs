@@ -1,0 +1,183 @@
+//! What a backend gives: a place where programs can be started, stopped and given files. The shell, the jobs, the
+//! deadlines and the accounting of [`super::ResidentSandbox`] stand on this and nothing else.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::backend::SandboxError;
+use crate::spec::{SandboxId, SnapshotId};
+use crate::transfer::{FileSource, TransferCaps, Transferred};
+
+/// A program to start as the sandbox's user.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<String>,
+    /// `NAME=value`, beside the container's own.
+    pub(crate) env: Vec<String>,
+    /// The directory it starts in; the container's own when absent.
+    pub(crate) workdir: Option<String>,
+}
+
+impl Program {
+    /// A bash that reads commands from its input.
+    pub(crate) fn bash() -> Self {
+        Self { argv: ["/bin/bash", "--noprofile", "--norc"].map(str::to_owned).to_vec(), ..Self::default() }
+    }
+
+    /// A bash that runs one script with arguments.
+    pub(crate) fn script(source: &str, arguments: impl IntoIterator<Item = String>) -> Self {
+        let mut argv: Vec<String> =
+            ["/bin/bash", "--noprofile", "--norc", "-c", source, "mlgym"].map(str::to_owned).to_vec();
+        argv.extend(arguments);
+        Self { argv, ..Self::default() }
+    }
+}
+
+/// A piece of a program's output.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// Whether it came from standard error.
+    pub(crate) stderr: bool,
+    /// What came.
+    pub(crate) bytes: Bytes,
+}
+
+/// Resolves to an ended program's exit code, where it can be known.
+pub(crate) type Exit = Pin<Box<dyn Future<Output = Result<Option<i32>, SandboxError>> + Send>>;
+
+/// A program that runs, with its pipes.
+pub(crate) struct Attached {
+    output: Pin<Box<dyn Stream<Item = io::Result<Chunk>> + Send>>,
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+    exit: Option<Exit>,
+}
+
+impl Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}
+
+impl Attached {
+    pub(crate) fn new(
+        output: impl Stream<Item = io::Result<Chunk>> + Send + 'static,
+        input: impl AsyncWrite + Send + 'static,
+        exit: Exit,
+    ) -> Self {
+        Self { output: Box::pin(output), input: Box::pin(input), exit: Some(exit) }
+    }
+
+    /// Waits for more output; `None` once both streams have ended, or the connection to them has.
+    pub(crate) async fn next(&mut self) -> Option<Chunk> {
+        self.output.next().await.and_then(Result::ok)
+    }
+
+    /// Writes to the program's standard input.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.input.write_all(bytes).await?;
+        self.input.flush().await
+    }
+
+    /// Returns the exit code of a program whose streams have ended, `None` when it cannot be known. Asked once.
+    pub(crate) async fn exit_code(&mut self) -> Result<Option<i32>, SandboxError> {
+        match self.exit.take() {
+            Some(exit) => exit.await,
+            None => Ok(None),
+        }
+    }
+
+    /// Collects what a program prints to standard output, at most so much, and its exit code.
+    pub(crate) async fn collect(mut self, most: usize) -> Result<(Vec<u8>, Option<i32>), SandboxError> {
+        let mut said = Vec::new();
+        while let Some(chunk) = self.next().await {
+            if !chunk.stderr && said.len() < most {
+                said.extend_from_slice(&chunk.bytes);
+            }
+        }
+        said.truncate(most);
+        let code = self.exit_code().await?;
+        Ok((said, code))
+    }
+}
+
+/// Which processes a kill is for.
+#[derive(Debug, Clone)]
+pub(crate) enum Prey {
+    /// All that is neither the resident shell nor one of these jobs.
+    Step {
+        /// The shell's pid inside the container.
+        shell: u32,
+        /// The jobs that may live.
+        living: Vec<String>,
+    },
+    /// One job's.
+    Job {
+        /// The shell's pid inside the container.
+        shell: u32,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// One container, as its backend knows it. Every call can be made while another one is under way.
+#[async_trait]
+pub(crate) trait Container: Debug + Send + Sync {
+    fn id(&self) -> &SandboxId;
+
+    /// Says how it is isolated in fact.
+    fn isolation(&self) -> serde_json::Value;
+
+    /// The directory that shells start in.
+    fn workdir(&self) -> &str;
+
+    /// Starts a program beside those that run.
+    async fn attach(&self, program: Program) -> Result<Attached, SandboxError>;
+
+    /// Kills processes and says whether all of them are dead; may take long, or for ever, where the container is out
+    /// of processes.
+    async fn kill(&self, prey: &Prey) -> bool {
+        kill_inside(self, prey).await
+    }
+
+    /// Kills every process and makes the container ready for programs again, its files kept.
+    async fn restart(&self) -> Result<(), SandboxError>;
+
+    /// Kills every process for good; its files can still be copied out.
+    async fn halt(&self) -> Result<(), SandboxError>;
+
+    /// Kills every process and removes what the container was.
+    async fn remove(&self) -> Result<(), SandboxError>;
+
+    /// Puts files below a directory, owned by the sandbox's user.
+    async fn put(&self, target: &str, source: FileSource) -> Result<(), SandboxError>;
+
+    /// Copies a file or a directory out.
+    async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError>;
+
+    /// Resolves when the container holds more than its disk limit; never, where the backend has a quota.
+    async fn disk_full(&self);
+
+    /// Keeps the files as they are now.
+    async fn snapshot(&self) -> Result<SnapshotId, SandboxError>;
+}
+
+const KILL: &str = include_str!("kill.bash");
+
+/// Kills by a program inside the container.
+async fn kill_inside<C: Container + ?Sized>(container: &C, prey: &Prey) -> bool {
+    let arguments = match prey {
+        Prey::Step { shell, living } => [vec![shell.to_string(), "step".to_owned()], living.clone()].concat(),
+        Prey::Job { shell, name } => vec![shell.to_string(), "job".to_owned(), name.clone()],
+    };
+    let attempt = async { container.attach(Program::script(KILL, arguments)).await?.collect(0).await };
+    matches!(attempt.await, Ok((_, Some(0))))
+}
