@@ -8,8 +8,9 @@ use mlgym::episode::run_labels;
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_sandbox::Backend;
+use mlgym_sandbox::bwrap::{BwrapBackend, RootfsStore};
 use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
-use mlgym_sandbox::image::{ImageBuilder, ImageProgress};
+use mlgym_sandbox::image::{ExportedImages, ImageBuilder, ImageProgress, Images};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Kind};
@@ -23,6 +24,8 @@ pub(crate) enum BackendName {
     Docker,
     /// Podman's service, at `CONTAINER_HOST` or its usual sockets
     Podman,
+    /// Bubblewrap: no engine, no root; over images exported with `mlgym image export`
+    Bwrap,
 }
 
 /// What the user accepts of a sandbox that is less closed than usual.
@@ -52,9 +55,8 @@ pub(crate) struct Session {
 /// The engine with all that makes tasks ready on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
-    pub(crate) docker: DockerBackend,
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) images: ImageBuilder,
+    pub(crate) images: Arc<dyn Images>,
 }
 
 impl Session {
@@ -75,27 +77,51 @@ impl Session {
         Ok(Leaderboard::open(&home.database()).await?)
     }
 
-    /// Connects to the engine.
+    /// Connects to what makes the sandboxes.
     pub(crate) async fn engine(&self, progress: &Progress) -> Result<Engine, Failure> {
-        let docker = self.docker().await?;
-        let progress = progress.clone();
-        let sink = Arc::new(move |event: ImageProgress| progress.image(&event));
-        let images = ImageBuilder::new(&docker, sink, self.cancel.clone());
-        Ok(Engine { backend: Arc::new(docker.clone()), docker, images })
-    }
-
-    /// Connects to the engine that the command line names.
-    pub(crate) async fn docker(&self) -> Result<DockerBackend, Failure> {
         let kind = match self.backend {
             BackendName::Docker => EngineKind::Docker,
             BackendName::Podman => EngineKind::Podman,
+            BackendName::Bwrap => return self.bwrap(progress).await,
         };
-        let options = EngineOptions {
-            kind,
-            runtime: self.runtime.clone(),
-            allow_unlimited: self.allow.contains(&Allowance::Unlimited),
-        };
-        Ok(DockerBackend::connect(options).await?)
+        let (docker, images) = self.docker(kind, progress).await?;
+        Ok(Engine { backend: Arc::new(docker), images: Arc::new(images) })
+    }
+
+    /// Connects to a container engine and to what builds images on it.
+    pub(crate) async fn docker(
+        &self,
+        kind: EngineKind,
+        progress: &Progress,
+    ) -> Result<(DockerBackend, ImageBuilder), Failure> {
+        let allow_unlimited = self.allow.contains(&Allowance::Unlimited);
+        let options = EngineOptions { kind, runtime: self.runtime.clone(), allow_unlimited };
+        let docker = DockerBackend::connect(options).await?;
+        let progress = progress.clone();
+        let sink = Arc::new(move |event: ImageProgress| progress.image(&event));
+        let images = ImageBuilder::new(&docker, sink, self.cancel.clone());
+        Ok((docker, images))
+    }
+
+    async fn bwrap(&self, progress: &Progress) -> Result<Engine, Failure> {
+        if self.runtime.is_some() {
+            return Err(Failure::message(
+                Kind::Usage,
+                "use --runtime with bwrap: only engines have runtimes",
+            ));
+        }
+        let home = self.home()?;
+        let store = self.exported(&home);
+        let allow_unlimited = self.allow.contains(&Allowance::Unlimited);
+        let backend = BwrapBackend::connect(home.root(), store.clone(), allow_unlimited).await?;
+        // An engine is welcome to build what was not exported, and not needed otherwise.
+        let builder = self.docker(EngineKind::Docker, progress).await.ok().map(|(_, builder)| builder);
+        Ok(Engine { backend: Arc::new(backend), images: Arc::new(ExportedImages::new(store, builder)) })
+    }
+
+    /// The images that were exported to this home.
+    pub(crate) fn exported(&self, home: &Home) -> RootfsStore {
+        RootfsStore::new(home.cache().join("images"))
     }
 
     /// Removes what killed runs left behind, and says so.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlgym_sandbox::Backend;
-use mlgym_sandbox::image::{ImageBuilder, ImageError, ResolvedImage};
+use mlgym_sandbox::image::{ImageError, Images, ResolvedImage};
 use mlgym_tasks::{DataCache, ImageSource, PrepareError, PreparedData, Task};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ pub enum ReadyError {
 #[derive(Debug, Clone)]
 pub struct Stage {
     /// Where images come from.
-    pub images: ImageBuilder,
+    pub images: Arc<dyn Images>,
     /// Where data is kept.
     pub data: DataCache,
     /// Labels for the sandboxes of the preparation.
@@ -49,7 +49,7 @@ pub struct Stage {
 impl Stage {
     /// Makes the usual stage: data in the home's cache.
     pub fn new(
-        images: ImageBuilder,
+        images: Arc<dyn Images>,
         home: &mlgym_journal::Home,
         backend: Arc<dyn Backend>,
         labels: BTreeMap<String, String>,

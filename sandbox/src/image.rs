@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,17 @@ use crate::docker::DockerBackend;
 mod bootstrap;
 mod build;
 mod context;
+mod export;
 
 use context::Context;
+pub use export::ExportedImages;
 
 /// Our images, each with its parent; `debian` is the ground that no Dockerfile makes.
 const CHAIN: [(&str, &str); 4] =
     [("base", "debian"), ("prepare", "base"), ("ml", "prepare"), ("torch", "ml")];
+
+/// The name of the images that tasks' own Dockerfiles make.
+const TASK: &str = "task";
 
 /// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +127,25 @@ pub enum ImageError {
         /// The engine's word.
         reason: String,
     },
+    /// An image was not exported, and there is no engine to export it from.
+    #[error(
+        "find the image {reference}: it was not exported to this machine; run `mlgym image export {name} --output \
+         FILE` where an engine is, and `mlgym image import FILE` here"
+    )]
+    NotExported {
+        /// What people call it.
+        name: String,
+        /// The image.
+        reference: String,
+    },
+    /// An image's files could not be copied.
+    #[error("export the image {reference}: {reason}")]
+    Export {
+        /// The image.
+        reference: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The engine failed.
     #[error("{verb} an image")]
     Engine {
@@ -144,6 +169,25 @@ pub enum ImageError {
     /// Somebody cancelled.
     #[error("go on with an image: cancelled")]
     Cancelled,
+}
+
+/// Where a backend's images come from.
+#[async_trait]
+pub trait Images: std::fmt::Debug + Send + Sync {
+    /// Returns one of our own images, made where it is missing.
+    async fn builtin(&self, name: &str) -> Result<ResolvedImage, ImageError>;
+
+    /// Returns an image by an engine's reference, fetched where it is missing.
+    async fn reference(&self, reference: &str) -> Result<ResolvedImage, ImageError>;
+
+    /// Returns the image that a directory with a Dockerfile makes.
+    async fn dockerfile(&self, directory: &Path) -> Result<ResolvedImage, ImageError>;
+
+    /// Lists the images that mlgym made: reference, digest and bytes.
+    async fn list(&self) -> Result<Vec<(String, String, u64)>, ImageError>;
+
+    /// Removes an image by its reference; fails where another image or a container stands on it.
+    async fn remove(&self, reference: &str) -> Result<(), ImageError>;
 }
 
 /// Receives progress; called from the task that builds.
@@ -184,14 +228,9 @@ impl ImageBuilder {
         Ok(format!("mlgym/{name}:{}", inputs_digest(name)?))
     }
 
-    /// Returns one of our images, building it and what it stands on where they are missing.
-    pub async fn builtin(&self, name: &str) -> Result<ResolvedImage, ImageError> {
-        let reference = Self::builtin_reference(name)?;
-        if let Some(image) = self.find(name, &reference).await? {
-            return Ok(image);
-        }
-        let _lock = self.lock().await?;
-        self.make_chain(name).await
+    /// Returns the tag of the image that a directory's Dockerfile makes: by the digest of the directory.
+    pub fn dockerfile_reference(directory: &Path) -> Result<String, ImageError> {
+        Ok(format!("mlgym/{TASK}:{}", Context::directory(directory)?.digest()))
     }
 
     async fn make_chain(&self, name: &str) -> Result<ResolvedImage, ImageError> {
@@ -208,56 +247,6 @@ impl ImageBuilder {
             };
         }
         Ok(parent)
-    }
-
-    /// Returns the image that a task's Dockerfile makes, tagged by the digest of its directory.
-    pub async fn dockerfile(&self, directory: &Path) -> Result<ResolvedImage, ImageError> {
-        let context = Context::directory(directory)?;
-        let name = "task";
-        let reference = format!("mlgym/{name}:{}", context.digest());
-        if let Some(image) = self.find(name, &reference).await? {
-            return Ok(image);
-        }
-        let _lock = self.lock().await?;
-        self.build(name, &reference, context).await
-    }
-
-    /// Returns an image by an engine's reference, pulling it when it is missing.
-    pub async fn reference(&self, reference: &str) -> Result<ResolvedImage, ImageError> {
-        if let Some(image) = self.find(reference, reference).await? {
-            return Ok(image);
-        }
-        self.pull(reference, reference)
-            .await
-            .map_err(|reason| ImageError::Pull { reference: reference.to_owned(), reason })?;
-        self.expect(reference, reference).await
-    }
-
-    /// Lists the images that mlgym made on this engine: reference, digest and bytes.
-    pub async fn list(&self) -> Result<Vec<(String, String, u64)>, ImageError> {
-        let options = ListImagesOptionsBuilder::default().all(false).build();
-        let images = self.backend.client().list_images(Some(options)).await.map_err(engine("list"))?;
-        let mut rows: Vec<_> = images
-            .into_iter()
-            .flat_map(|image| {
-                let size = u64::try_from(image.size).unwrap_or(0);
-                // Podman says of every name where it would pull it from.
-                let plain = |tag: String| {
-                    let name = tag.strip_prefix("docker.io/").or_else(|| tag.strip_prefix("localhost/"));
-                    name.unwrap_or(&tag).to_owned()
-                };
-                let ours = image.repo_tags.into_iter().map(plain).filter(|tag| tag.starts_with("mlgym/"));
-                ours.map(move |tag| (tag, image.id.clone(), size)).collect::<Vec<_>>()
-            })
-            .collect();
-        rows.sort();
-        Ok(rows)
-    }
-
-    /// Removes an image by its reference; fails where another image or a container stands on it.
-    pub async fn remove(&self, reference: &str) -> Result<(), ImageError> {
-        let removed = self.backend.client().remove_image(reference, None::<RemoveImageOptions>, None).await;
-        removed.map(drop).map_err(engine("remove"))
     }
 
     async fn find(&self, name: &str, reference: &str) -> Result<Option<ResolvedImage>, ImageError> {
@@ -322,6 +311,63 @@ impl ImageBuilder {
 
     fn finished(&self, image: &str, since: Instant) {
         self.say(ImageProgress::Finished { image: image.to_owned(), took: since.elapsed() });
+    }
+}
+
+#[async_trait]
+impl Images for ImageBuilder {
+    async fn builtin(&self, name: &str) -> Result<ResolvedImage, ImageError> {
+        let reference = Self::builtin_reference(name)?;
+        if let Some(image) = self.find(name, &reference).await? {
+            return Ok(image);
+        }
+        let _lock = self.lock().await?;
+        self.make_chain(name).await
+    }
+
+    async fn dockerfile(&self, directory: &Path) -> Result<ResolvedImage, ImageError> {
+        let context = Context::directory(directory)?;
+        let reference = Self::dockerfile_reference(directory)?;
+        if let Some(image) = self.find(TASK, &reference).await? {
+            return Ok(image);
+        }
+        let _lock = self.lock().await?;
+        self.build(TASK, &reference, context).await
+    }
+
+    async fn reference(&self, reference: &str) -> Result<ResolvedImage, ImageError> {
+        if let Some(image) = self.find(reference, reference).await? {
+            return Ok(image);
+        }
+        self.pull(reference, reference)
+            .await
+            .map_err(|reason| ImageError::Pull { reference: reference.to_owned(), reason })?;
+        self.expect(reference, reference).await
+    }
+
+    async fn list(&self) -> Result<Vec<(String, String, u64)>, ImageError> {
+        let options = ListImagesOptionsBuilder::default().all(false).build();
+        let images = self.backend.client().list_images(Some(options)).await.map_err(engine("list"))?;
+        let mut rows: Vec<_> = images
+            .into_iter()
+            .flat_map(|image| {
+                let size = u64::try_from(image.size).unwrap_or(0);
+                // Podman says of every name where it would pull it from.
+                let plain = |tag: String| {
+                    let name = tag.strip_prefix("docker.io/").or_else(|| tag.strip_prefix("localhost/"));
+                    name.unwrap_or(&tag).to_owned()
+                };
+                let ours = image.repo_tags.into_iter().map(plain).filter(|tag| tag.starts_with("mlgym/"));
+                ours.map(move |tag| (tag, image.id.clone(), size)).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort();
+        Ok(rows)
+    }
+
+    async fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let removed = self.backend.client().remove_image(reference, None::<RemoveImageOptions>, None).await;
+        removed.map(drop).map_err(engine("remove"))
     }
 }
 

@@ -7,6 +7,7 @@
 mod archive;
 pub mod backend;
 pub mod bench;
+pub mod bwrap;
 pub mod capture;
 pub mod docker;
 pub mod image;

@@ -43,6 +43,17 @@ pub enum User {
     Grader,
 }
 
+impl User {
+    /// What it may do beyond an ordinary user. A grader reads its private files whoever owns them on the host,
+    /// becomes the unprivileged user that runs submitted code, and kills that user's processes.
+    pub fn capabilities(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &[],
+            Self::Grader => &["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"],
+        }
+    }
+}
+
 /// The most that a sandbox may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {

@@ -12,8 +12,9 @@ use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, Envelope, EpisodeId, EpisodePlan, Event, Home, JournalReader, Purpose, RunId, RunManifest,
 };
+use mlgym_sandbox::bwrap::{BwrapBackend, RootfsStore};
 use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
-use mlgym_sandbox::image::{ImageBuilder, ResolvedImage};
+use mlgym_sandbox::image::{ImageBuilder, Images, ResolvedImage};
 use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Sandbox, SandboxSpec, User};
 use mlgym_tasks::{PreparedData, Task};
 use tempfile::TempDir;
@@ -47,14 +48,31 @@ pub enum Place {
     Runsc,
     /// Podman's service.
     Podman,
+    /// Bubblewrap, without an engine.
+    Bwrap,
 }
 
 impl Place {
+    /// Makes the backend and the image `base` for it.
+    async fn backend(self, home: &Path) -> (Arc<dyn Backend>, ResolvedImage) {
+        let docker = self.engine().await;
+        let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
+        let base = images.builtin("base").await.unwrap();
+        if self != Self::Bwrap {
+            return (Arc::new(docker), base);
+        }
+        made_ready("bwrap");
+        // Kept from test to test, and from run to run: it is 300 MB.
+        let store = RootfsStore::new(std::env::temp_dir().join("mlgym-tests-rootfs"));
+        images.export(&base, &store).await.unwrap();
+        (Arc::new(BwrapBackend::connect(home, store, false).await.unwrap()), base)
+    }
+
     /// Connects to the engine, after installing and starting what is missing where that can be done.
     async fn engine(self) -> DockerBackend {
         let options = EngineOptions::default();
         let options = match self {
-            Self::Docker => options,
+            Self::Docker | Self::Bwrap => options,
             Self::Runsc => {
                 made_ready("runsc");
                 EngineOptions { runtime: Some("runsc".to_owned()), ..options }
@@ -100,14 +118,12 @@ impl Lab {
         Self::on(Place::Docker).await
     }
 
-    /// Connects to an engine and makes a home; builds the image where it is missing.
+    /// Makes a home and what makes sandboxes; builds the image where it is missing.
     pub async fn on(place: Place) -> Self {
-        let docker = place.engine().await;
-        let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
-        let base = images.builtin("base").await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path().join("home")).unwrap();
-        Self { place, backend: Arc::new(docker), base, home, directory }
+        let (backend, base) = place.backend(home.root()).await;
+        Self { place, backend, base, home, directory }
     }
 
     /// Describes a small sandbox.

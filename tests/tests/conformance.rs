@@ -41,7 +41,7 @@ macro_rules! each {
     };
 }
 
-conformance!(docker on Docker, runsc on Runsc, podman on Podman);
+conformance!(docker on Docker, runsc on Runsc, podman on Podman, bwrap on Bwrap);
 
 /// Names the network interfaces; gVisor has no /sys/class/net, and may have no interface at all.
 const INTERFACES: &str = "tail -n +3 /proc/net/dev | cut -d: -f1 | grep . || echo lo";

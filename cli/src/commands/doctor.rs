@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use mlgym_sandbox::Backend;
-use mlgym_sandbox::docker::DockerBackend;
 use mlgym_sandbox::image::ImageBuilder;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
-use crate::session::Session;
+use crate::session::{Engine, Session};
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -49,33 +47,33 @@ pub(crate) async fn run(session: &Session) -> Result<ExitCode, Failure> {
             },
         });
     }
-    match session.docker().await {
+    match session.engine(&Progress::new()).await {
         Err(error) => findings.push(Finding {
             what: "engine",
             ok: false,
             found: error.text(),
             fix: Some("sudo systemctl start docker && sudo usermod -aG docker $USER".to_owned()),
         }),
-        Ok(docker) => engine(session, &docker, &mut findings).await?,
+        Ok(found) => engine(&found, &mut findings).await?,
     }
     session.output.result(&findings, |findings| findings.iter().map(line).collect());
     let is_well = findings.iter().all(|finding| finding.ok);
     Ok(if is_well { ExitCode::SUCCESS } else { Kind::Environment.code() })
 }
 
-async fn engine(
-    session: &Session,
-    docker: &DockerBackend,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
-    let facts = docker.facts().await?;
+async fn engine(engine: &Engine, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let facts = engine.backend.facts().await?;
     findings.push(Finding {
         what: "engine",
         ok: true,
         found: format!(
-            "{} (API {}), {} cores, {} MB, cgroup v{}, {} ({})",
+            "{}{}, {} cores, {} MB, cgroup v{}, {} ({})",
             facts.version,
-            facts.api_version,
+            if facts.api_version.is_empty() {
+                String::new()
+            } else {
+                format!(" (API {})", facts.api_version)
+            },
             facts.cpus,
             facts.memory_bytes >> 20,
             facts.cgroup_version,
@@ -84,7 +82,6 @@ async fn engine(
         ),
         fix: None,
     });
-    let engine = session.engine(&Progress::new()).await?;
     let known = engine.images.list().await?;
     let reference = ImageBuilder::builtin_reference("ml")?;
     let is_there = known.iter().any(|(image, ..)| *image == reference);

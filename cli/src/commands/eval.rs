@@ -10,7 +10,6 @@ use mlgym_agents::Agents;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, Budgets, EpisodeId, EpisodePlan, Home, Purpose, RunManifest};
 use mlgym_leaderboard::Filter;
-use mlgym_sandbox::Backend;
 use mlgym_tasks::{Suite, Task};
 
 use crate::commands::execute::{execute, make_run_ready, verdict};
@@ -78,7 +77,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
     session.reap(&engine, &home).await?;
-    let facts = engine.docker.facts().await?;
+    let facts = engine.backend.facts().await?;
     let parallel =
         arguments.parallel.map_or_else(|| parallelism(&facts, tasks.iter().map(AsRef::as_ref)), usize::from);
     let manifest = plan(&suite, &tasks, &agents, &arguments, parallel)?;

@@ -9,7 +9,6 @@ use mlgym::{EpisodeSetup, ReadyTask, Recorder};
 use mlgym_agents::check::{AGENTS, TaskCheck, judge, search};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, EpisodeId, EpisodePlan, Home, JournalWriter, Purpose, RunManifest};
-use mlgym_sandbox::Backend;
 use mlgym_tasks::{ImageSource, Suite, Task};
 use serde::Serialize;
 
@@ -183,7 +182,7 @@ async fn check(
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
     session.reap(&engine, home).await?;
-    let facts = engine.docker.facts().await?;
+    let facts = engine.backend.facts().await?;
     let parallel = parallelism(&facts, tasks.iter().map(AsRef::as_ref));
     let manifest = plan(suite, &tasks, parallel)?;
     let lock = RunLock::take(home, &manifest.run)?;

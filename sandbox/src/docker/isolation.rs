@@ -17,10 +17,6 @@ use crate::transfer::FileSource;
 /// Who PID 1 is in an agent's sandbox: nobody that a command of the sandbox could signal or be.
 const KEEPER: &str = "65533:65533";
 
-/// What a grader may do beyond an ordinary user: read its private files whoever owns them on the host, become
-/// the unprivileged user that runs submitted code, and kill that user's processes.
-const GRADER_CAPABILITIES: [&str; 4] = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"];
-
 /// A container that runs, and how it is isolated in fact.
 pub(crate) struct Started {
     pub(crate) id: SandboxId,
@@ -110,7 +106,7 @@ pub(crate) async fn create(
     };
     let isolation = json!({
         "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "default",
-        "capabilities": capabilities(spec.user), "limits": spec.limits, "disk": disk,
+        "capabilities": spec.user.capabilities(), "limits": spec.limits, "disk": disk,
         "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
         "warnings": created.warnings,
     });
@@ -136,13 +132,6 @@ fn lacking(warnings: &[String]) -> Option<String> {
     };
     let warning = warnings.iter().find(is_lost)?;
     Some(format!("{warning} Mend the host's cgroups, or accept it with --allow unlimited"))
-}
-
-fn capabilities(user: User) -> Vec<String> {
-    match user {
-        User::Agent => Vec::new(),
-        User::Grader => GRADER_CAPABILITIES.map(str::to_owned).to_vec(),
-    }
 }
 
 fn body(spec: &SandboxSpec, shape: Shape<'_>) -> ContainerCreateBody {
@@ -175,7 +164,7 @@ fn host_config(spec: &SandboxSpec, shape: Shape<'_>) -> HostConfig {
     HostConfig {
         network_mode: Some("none".to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: Some(capabilities(spec.user)),
+        cap_add: Some(spec.user.capabilities().iter().map(|name| (*name).to_owned()).collect()),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         ipc_mode: Some("private".to_owned()),
@@ -283,6 +272,6 @@ mod tests {
     #[test]
     fn only_a_grader_gets_capabilities_and_only_four() {
         let host = body(&spec(User::Grader), SHAPE).host_config.unwrap();
-        assert_eq!(host.cap_add.unwrap(), GRADER_CAPABILITIES);
+        assert_eq!(host.cap_add.unwrap(), ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"]);
     }
 }

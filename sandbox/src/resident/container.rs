@@ -10,7 +10,8 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::StreamReader;
 
 use crate::backend::SandboxError;
 use crate::spec::{SandboxId, SnapshotId};
@@ -95,11 +96,42 @@ impl Attached {
         }
     }
 
+    /// Sends all that a reader has to the program's standard input, and ends it.
+    pub(crate) async fn send(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        tokio::io::copy(reader, &mut self.input).await?;
+        self.input = Box::pin(tokio::io::sink());
+        Ok(())
+    }
+
+    /// Reads the program's standard output as bytes; what else it says is dropped.
+    pub(crate) fn into_reader(self) -> impl AsyncRead + Send + Unpin {
+        let stdout = self.output.filter_map(|chunk| async {
+            match chunk {
+                Ok(chunk) => (!chunk.stderr).then_some(Ok(chunk.bytes)),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        StreamReader::new(Box::pin(stdout))
+    }
+
+    /// Collects what a program prints to standard error, at most so much, and its exit code.
+    pub(crate) async fn collect_errors(self, most: usize) -> Result<(Vec<u8>, Option<i32>), SandboxError> {
+        self.collect_one(true, most).await
+    }
+
     /// Collects what a program prints to standard output, at most so much, and its exit code.
-    pub(crate) async fn collect(mut self, most: usize) -> Result<(Vec<u8>, Option<i32>), SandboxError> {
+    pub(crate) async fn collect(self, most: usize) -> Result<(Vec<u8>, Option<i32>), SandboxError> {
+        self.collect_one(false, most).await
+    }
+
+    async fn collect_one(
+        mut self,
+        stderr: bool,
+        most: usize,
+    ) -> Result<(Vec<u8>, Option<i32>), SandboxError> {
         let mut said = Vec::new();
         while let Some(chunk) = self.next().await {
-            if !chunk.stderr && said.len() < most {
+            if chunk.stderr == stderr && said.len() < most {
                 said.extend_from_slice(&chunk.bytes);
             }
         }

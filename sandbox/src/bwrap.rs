@@ -1,0 +1,368 @@
+//! The bubblewrap backend: sandboxes of namespaces, without an engine and without being root, for clusters and for
+//! machines that have no container engine.
+//!
+//! A sandbox is a directory: the files that the agent may write to, and a description. Its root file system is an
+//! image that was exported with an engine, mounted read-only. The kernel ends all of it when the process that made it
+//! ends; what then lies in the directory is removed by whoever lists it next.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use crate::archive::host;
+use crate::backend::{
+    Backend, EngineFacts, Orphans, Sandbox, SandboxError, SandboxSummary, Snapshot, SnapshotSummary,
+};
+use crate::resident::ResidentSandbox;
+use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
+
+mod arguments;
+mod cgroup;
+mod container;
+mod keeper;
+mod processes;
+mod rootfs;
+mod seccomp;
+
+use arguments::Identity;
+use cgroup::{Cgroup, Cgroups};
+use container::{BwrapContainer, Record, copy};
+pub use rootfs::{RootfsFacts, RootfsStore};
+
+/// The agent's user inside, and as root on the host, too.
+const AGENT: u32 = 1000;
+
+/// Makes sandboxes with bubblewrap.
+#[derive(Debug, Clone)]
+pub struct BwrapBackend {
+    directory: PathBuf,
+    images: RootfsStore,
+    identity: Identity,
+    cgroups: Result<Cgroups, String>,
+    allow_unlimited: bool,
+    facts: EngineFacts,
+    orphans: Orphans,
+}
+
+impl BwrapBackend {
+    /// Looks at what this machine can do. Sandboxes and snapshots are kept in `directory`; where the kernel lets no
+    /// control groups be made, sandboxes are refused unless `allow_unlimited` says that they may do without.
+    pub async fn connect(
+        directory: &Path,
+        images: RootfsStore,
+        allow_unlimited: bool,
+    ) -> Result<Self, SandboxError> {
+        let version = try_out().await?;
+        let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let cgroups = Cgroups::find(Path::new("/sys/fs/cgroup"), &own);
+        let facts = EngineFacts {
+            version,
+            api_version: String::new(),
+            storage_driver: "directory".to_owned(),
+            disk_quota: false,
+            cgroup_version: cgroups.as_ref().map_or(0, Cgroups::version),
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            memory_bytes: memory_bytes(),
+        };
+        let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        Ok(Self {
+            directory: absolute,
+            images,
+            identity: if is_root { Identity::Root } else { Identity::Alone },
+            cgroups,
+            allow_unlimited,
+            facts,
+            orphans: Orphans::default(),
+        })
+    }
+
+    fn sandboxes(&self) -> PathBuf {
+        self.directory.join("sandboxes")
+    }
+
+    fn snapshot_root(&self) -> PathBuf {
+        self.directory.join("snapshots")
+    }
+
+    fn cgroup(&self, id: &SandboxId, spec: &SandboxSpec) -> Result<Cgroup, SandboxError> {
+        let refused = |reason: String| SandboxError::Refused {
+            what: "limits on memory, processes and processor time".to_owned(),
+            reason: format!("{reason}; or accept a sandbox without them with --allow unlimited"),
+        };
+        match &self.cgroups {
+            Ok(cgroups) => cgroups.create(&id.0, &spec.limits).map_err(|error| refused(error.to_string())),
+            Err(_) if self.allow_unlimited => Ok(Cgroup::default()),
+            Err(reason) => Err(refused(reason.clone())),
+        }
+    }
+
+    async fn start(&self, spec: &SandboxSpec, files: Option<&Path>) -> Result<ResidentSandbox, SandboxError> {
+        let id = SandboxId(fresh_name());
+        let directory = self.sandboxes().join(&id.0);
+        let mut spec = spec.clone();
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
+        let cores = self.facts.cpus.max(1) as f64;
+        spec.limits.cpus = spec.limits.cpus.min(cores);
+        let rootfs = self.images.open(&spec.image)?;
+        let cgroup = self.cgroup(&id, &spec)?;
+        let isolation = json!({
+            "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "built in",
+            "capabilities": spec.user.capabilities(),
+            "limits": if cgroup.directories.is_empty() { json!("none but disk") } else { json!(spec.limits) },
+            "disk": if spec.read_only_root { "read-only root" } else { "watched" },
+            "user_namespace": self.identity == Identity::Alone, "engine": self.facts.version,
+        });
+        let container = BwrapContainer {
+            id,
+            directory,
+            snapshots: self.snapshot_root(),
+            spec,
+            rootfs,
+            identity: self.identity,
+            cgroup,
+            isolation,
+            keeper: tokio::sync::Mutex::default(),
+        };
+        let furnished = container.furnish(files);
+        if let Err(error) = furnished {
+            // This error is the one to report, whatever the removal says.
+            let _ = remove(&container.directory).await;
+            return Err(host("make a sandbox in")(&container.directory, error).into());
+        }
+        container.record(None)?;
+        ResidentSandbox::start(Arc::new(container), &self.orphans).await
+    }
+}
+
+impl BwrapContainer {
+    /// The directories that lie in the sandbox's own files.
+    pub(crate) fn writable(&self) -> Vec<String> {
+        if self.spec.read_only_root {
+            return Vec::new();
+        }
+        let mut all = self.rootfs.facts.writable.clone();
+        if !all.iter().any(|path| below(&self.spec.workdir, path)) {
+            all.push(self.spec.workdir.clone());
+        }
+        all.retain(|path| !self.spec.tmpfs.contains_key(path));
+        all
+    }
+
+    /// Makes the sandbox's directory: the image's own files in the writable places, or those of a snapshot.
+    fn furnish(&self, files: Option<&Path>) -> io::Result<()> {
+        // What lies in here is the agent's word: no other user of the machine is let in.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        for name in ["pipes", "files"] {
+            fs::create_dir_all(self.directory.join(name))?;
+            fs::set_permissions(self.directory.join(name), fs::Permissions::from_mode(0o755))?;
+        }
+        let filters = seccomp::filters().map_err(io::Error::other)?;
+        for (name, filter) in ["refused.bpf", "unknown.bpf"].iter().zip(filters) {
+            fs::write(self.directory.join(name), filter)?;
+        }
+        if let Some(files) = files {
+            fs::remove_dir(self.files())?;
+            copy(files, &self.files())?;
+        } else {
+            for path in self.writable() {
+                self.furnish_one(path.trim_start_matches('/'))?;
+            }
+        }
+        // Places to mount on; the image's files are ours.
+        let targets = self.spec.mounts.iter().map(|mount| mount.target.as_str());
+        let targets = targets.chain(self.spec.tmpfs.keys().map(String::as_str)).map(str::to_owned);
+        for target in targets.chain(self.writable()).chain(["/proc", "/dev", "/run/mlgym"].map(str::to_owned))
+        {
+            let place = self.rootfs.files.join(target.trim_start_matches('/'));
+            if !place.exists() {
+                fs::create_dir_all(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn furnish_one(&self, path: &str) -> io::Result<()> {
+        let (from, to) = (self.rootfs.files.join(path), self.files().join(path));
+        if from.is_dir() {
+            copy(&from, &to)?;
+        } else {
+            fs::create_dir_all(&to)?;
+        }
+        if self.identity == Identity::Root && to.metadata()?.mode() & 0o002 == 0 {
+            chown(&to, Some(AGENT), Some(AGENT))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether a path is another one or lies below it.
+fn below(path: &str, other: &str) -> bool {
+    Path::new(path).starts_with(other)
+}
+
+#[async_trait]
+impl Backend for BwrapBackend {
+    fn name(&self) -> &str {
+        "bwrap"
+    }
+
+    async fn facts(&self) -> Result<EngineFacts, SandboxError> {
+        Ok(self.facts.clone())
+    }
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
+        Ok(Box::new(self.start(spec, None).await?))
+    }
+
+    async fn restore(
+        &self,
+        spec: &SandboxSpec,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let files = self.snapshot_root().join(plain(&snapshot.id.0)?).join("files");
+        let mut sandbox = self.start(spec, Some(&files)).await?;
+        sandbox.take_up(snapshot).await?;
+        Ok(Box::new(sandbox))
+    }
+
+    async fn snapshots(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<SnapshotSummary>, SandboxError> {
+        let found = records(&self.snapshot_root(), labels);
+        Ok(found.into_iter().map(|(id, labels)| SnapshotSummary { id: SnapshotId(id), labels }).collect())
+    }
+
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<(), SandboxError> {
+        remove(&self.snapshot_root().join(plain(&id.0)?)).await
+    }
+
+    async fn list(&self, labels: &BTreeMap<String, String>) -> Result<Vec<SandboxSummary>, SandboxError> {
+        let found = records(&self.sandboxes(), labels);
+        Ok(found.into_iter().map(|(id, labels)| SandboxSummary { id: SandboxId(id), labels }).collect())
+    }
+
+    async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        remove(&self.sandboxes().join(plain(&id.0)?)).await
+    }
+
+    async fn sweep(&self) -> Result<(), SandboxError> {
+        let orphans = std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+        for id in orphans {
+            self.remove(&id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an id that would lead out of its directory: ids come from journals, too.
+fn plain(id: &str) -> Result<&str, SandboxError> {
+    let is_plain = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_plain.then_some(id).ok_or_else(|| SandboxError::Lost {
+        id: SandboxId(id.to_owned()),
+        reason: "this backend makes no such ids".to_owned(),
+    })
+}
+
+fn records(directory: &Path, labels: &BTreeMap<String, String>) -> Vec<(String, BTreeMap<String, String>)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let read = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_str()?.to_owned();
+        // One without a description is being made, or was never finished: only its own maker knows.
+        Some((name, Record::read(&entry.path())?.labels))
+    };
+    let has_all =
+        |found: &BTreeMap<String, String>| labels.iter().all(|(key, value)| found.get(key) == Some(value));
+    entries.filter_map(read).filter(|(_, found)| has_all(found)).collect()
+}
+
+/// Kills what runs in a sandbox's directory and removes it; one that is gone is no error.
+async fn remove(directory: &Path) -> Result<(), SandboxError> {
+    if let Some(record) = Record::read(directory) {
+        if let Some((pid, start)) =
+            record.init.filter(|(pid, start)| processes::start_time(*pid) == Some(*start))
+        {
+            let _ = start;
+            processes::send(pid, rustix::process::Signal::KILL);
+        }
+        Cgroup { directories: record.cgroup }.remove().await;
+    }
+    let directory = directory.to_owned();
+    let removed = tokio::task::spawn_blocking({
+        let directory = directory.clone();
+        move || remove_tree(&directory)
+    });
+    match removed.await.map_err(io::Error::other).and_then(|removed| removed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(host("remove")(&directory, error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a tree in which directories may be closed to their own owner.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let opened = std::process::Command::new("chmod")
+                .args(["--recursive", "--silent", "u+rwX", "--"])
+                .arg(directory)
+                .status();
+            opened?;
+            fs::remove_dir_all(directory)
+        }
+        other => other,
+    }
+}
+
+/// Makes a name that no other sandbox has.
+fn fresh_name() -> String {
+    let mut bytes = [0_u8; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        use std::hash::{BuildHasher, RandomState};
+        bytes = RandomState::new().hash_one(0).to_le_bytes();
+    }
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("mlgym-{digits}")
+}
+
+/// Starts an empty sandbox, because what lacks shows only then; returns bubblewrap's version.
+async fn try_out() -> Result<String, SandboxError> {
+    let no_engine = |hint: String| SandboxError::NoEngine { address: "bwrap".to_owned(), hint, source: None };
+    let run = |arguments: &'static [&'static str]| {
+        tokio::process::Command::new("bwrap").args(arguments).stdin(std::process::Stdio::null()).output()
+    };
+    let version = run(&["--version"])
+        .await
+        .map_err(|error| no_engine(format!("{error}; install bubblewrap (`sudo apt install bubblewrap`)")))?;
+    let tried =
+        run(&["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]).await;
+    match tried {
+        Ok(tried) if tried.status.success() => {
+            let said = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+            Ok(said.replace("bubblewrap", "bwrap"))
+        }
+        Ok(tried) => {
+            let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+            Err(no_engine(format!(
+                "{said}; it needs unprivileged user namespaces (`sudo sysctl kernel.unprivileged_userns_clone=1`, \
+                 or on Ubuntu an AppArmor profile for bwrap)"
+            )))
+        }
+        Err(error) => Err(no_engine(error.to_string())),
+    }
+}
+
+fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}

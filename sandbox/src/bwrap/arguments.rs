@@ -1,0 +1,136 @@
+//! What bubblewrap is told: the one place where the isolation of this backend is decided.
+
+use std::path::Path;
+
+use tokio::process::Command;
+
+use crate::bwrap::container::BwrapContainer;
+use crate::spec::User;
+
+/// Who mlgym is on the host, and so how the sandbox's user comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// Root: the sandbox starts without a user namespace, as an engine's containers do, and becomes its user inside.
+    Root,
+    /// An ordinary user, who is the sandbox's user in a namespace that knows no other.
+    Alone,
+}
+
+/// What the kernel tells about the machine, and what it takes orders by.
+const HIDDEN_FILES: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/proc/timer_list"];
+
+/// What may be read and not be written, whoever the user is.
+const READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+
+/// Enters the control groups, opens the filters, and becomes bubblewrap.
+const LAUNCH: &str = r#"
+set -e
+directory=$0
+for group in $MLGYM_CGROUPS; do echo $$ > "$group/cgroup.procs"; done
+unset MLGYM_CGROUPS
+ulimit -n 4096
+ulimit -c 0
+exec 3> "$directory/info" 4< "$directory/refused.bpf" 5< "$directory/unknown.bpf"
+exec bwrap "$@"
+"#;
+
+/// The program that becomes the sandbox's bubblewrap.
+pub(crate) fn launcher(container: &BwrapContainer, pipes: &Path) -> Command {
+    let mut command = Command::new("/bin/bash");
+    command.arg("-c").arg(LAUNCH).arg(&container.directory);
+    command.args(arguments(container, pipes));
+    let groups: Vec<_> =
+        container.cgroup.directories.iter().map(|directory| directory.display().to_string()).collect();
+    command.env("MLGYM_CGROUPS", groups.join(" "));
+    command
+}
+
+fn arguments(container: &BwrapContainer, pipes: &Path) -> Vec<String> {
+    let mut all = Arguments::default();
+    let spec = &container.spec;
+    for flag in ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"] {
+        all.add(&[flag]);
+    }
+    let inner = match spec.user {
+        User::Agent => "1000",
+        User::Grader => "0",
+    };
+    if container.identity == Identity::Alone {
+        all.add(&["--unshare-user", "--uid", inner, "--gid", inner]);
+    }
+    all.add(&["--hostname", "sandbox", "--new-session", "--die-with-parent"]);
+    all.add(&["--info-fd", "3", "--add-seccomp-fd", "4", "--add-seccomp-fd", "5"]);
+    all.add(&["--ro-bind", &text(&container.rootfs.files), "/"]);
+    all.add(&["--proc", "/proc"]);
+    for path in HIDDEN_FILES.into_iter().filter(|path| Path::new(path).exists()) {
+        all.add(&["--ro-bind", "/dev/null", path]);
+    }
+    for path in READ_ONLY.into_iter().filter(|path| Path::new(path).exists()) {
+        all.add(&["--ro-bind", path, path]);
+    }
+    let shared = (spec.limits.memory_bytes / 4).to_string();
+    all.add(&["--dev", "/dev", "--perms", "1777", "--size", &shared, "--tmpfs", "/dev/shm"]);
+    for (path, bytes) in &spec.tmpfs {
+        all.add(&["--perms", "1777", "--size", &bytes.to_string(), "--tmpfs", path]);
+    }
+    for path in container.writable() {
+        all.add(&["--bind", &text(&container.files().join(path.trim_start_matches('/'))), &path]);
+    }
+    for mount in &spec.mounts {
+        all.add(&["--ro-bind", &text(&mount.source), &mount.target]);
+    }
+    all.add(&["--bind", &text(pipes), "/run/mlgym", "--remount-ro", "/run/mlgym"]);
+    all.add(&["--chdir", &spec.workdir, "--clearenv"]);
+    let mut env = container.rootfs.facts.env.clone();
+    let home = if spec.user == User::Agent { "/home/agent" } else { "/root" };
+    env.entry("HOME".to_owned()).or_insert_with(|| home.to_owned());
+    env.extend(spec.env.clone());
+    env.insert("MLGYM".to_owned(), "1".to_owned());
+    for (name, value) in env {
+        all.add(&["--setenv", &name, &value]);
+    }
+    all.become_user(container.identity, spec.user);
+    all.add(&["/bin/bash", "--noprofile", "--norc", "-c", include_str!("keeper.bash")]);
+    all.0
+}
+
+#[derive(Debug, Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn add(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+
+    /// As root, the user is left for another one inside; else bubblewrap has done it.
+    fn become_user(&mut self, identity: Identity, user: User) {
+        match (identity, user) {
+            (Identity::Alone, _) => self.add(&["--"]),
+            (Identity::Root, User::Agent) => {
+                self.add(&["--cap-drop", "ALL"]);
+                for capability in ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
+                    self.add(&["--cap-add", capability]);
+                }
+                self.add(&["--", "/usr/bin/setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]);
+                self.add(&[
+                    "--inh-caps=-all",
+                    "--ambient-caps=-all",
+                    "--bounding-set=-all",
+                    "--no-new-privs",
+                    "--",
+                ]);
+            }
+            (Identity::Root, User::Grader) => {
+                self.add(&["--cap-drop", "ALL"]);
+                for capability in user.capabilities() {
+                    self.add(&["--cap-add", &format!("CAP_{capability}")]);
+                }
+                self.add(&["--"]);
+            }
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,260 @@
+//! One sandbox of bubblewrap: a directory of files, a root file system, and the processes between them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use crate::archive::{host, pack, unpack};
+use crate::backend::SandboxError;
+use crate::bwrap::arguments::{Identity, launcher};
+use crate::bwrap::cgroup::Cgroup;
+use crate::bwrap::keeper::Keeper;
+use crate::bwrap::processes;
+use crate::bwrap::rootfs::Rootfs;
+use crate::resident::container::{Attached, Container, Prey, Program};
+use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
+use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+
+/// How often the files are counted while a command runs.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+
+/// One file for so many bytes of the disk limit: the proportion in which file systems have them.
+const BYTES_A_FILE: u64 = 16 << 10;
+
+/// What lies beside a sandbox's files, for whoever finds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) labels: BTreeMap<String, String>,
+    /// PID 1 and when it started, while it runs.
+    pub(crate) init: Option<(u32, u64)>,
+    /// The control groups.
+    pub(crate) cgroup: Vec<PathBuf>,
+}
+
+impl Record {
+    pub(crate) fn read(directory: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(directory.join("sandbox.json")).ok()?).ok()
+    }
+
+    fn write(&self, directory: &Path) -> io::Result<()> {
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        let temporary = directory.join("sandbox.json.new");
+        fs::write(&temporary, text)?;
+        fs::rename(temporary, directory.join("sandbox.json"))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BwrapContainer {
+    pub(crate) id: SandboxId,
+    pub(crate) directory: PathBuf,
+    pub(crate) snapshots: PathBuf,
+    pub(crate) spec: SandboxSpec,
+    pub(crate) rootfs: Rootfs,
+    pub(crate) identity: Identity,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) isolation: serde_json::Value,
+    pub(crate) keeper: tokio::sync::Mutex<Option<Arc<Keeper>>>,
+}
+
+impl BwrapContainer {
+    pub(crate) fn files(&self) -> PathBuf {
+        self.directory.join("files")
+    }
+
+    /// Returns the keeper, which is started where none runs: of a halted sandbox only files are asked.
+    async fn keeper(&self) -> Result<Arc<Keeper>, SandboxError> {
+        let mut slot = self.keeper.lock().await;
+        if let Some(keeper) = slot.as_ref() {
+            return Ok(keeper.clone());
+        }
+        let pipes = self.directory.join("pipes");
+        let launcher: Command = launcher(self, &pipes);
+        let keeper = Arc::new(Keeper::start(&self.id, launcher, pipes, &self.directory.join("info")).await?);
+        self.record(Some(keeper.init()))?;
+        *slot = Some(keeper.clone());
+        Ok(keeper)
+    }
+
+    pub(crate) fn record(&self, init: Option<u32>) -> Result<(), SandboxError> {
+        let init = init.and_then(|pid| Some((pid, processes::start_time(pid)?)));
+        let record =
+            Record { labels: self.spec.labels.clone(), init, cgroup: self.cgroup.directories.clone() };
+        let written = record.write(&self.directory);
+        Ok(written.map_err(|error| host("describe a sandbox in")(&self.directory, error))?)
+    }
+
+    /// Runs `tar` inside, so that no path of the agent's is ever followed on the host.
+    async fn tar(&self, arguments: &[&str]) -> Result<Attached, SandboxError> {
+        let argv = ["/usr/bin/env", "tar"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        self.attach(Program { argv, env: Vec::new(), workdir: Some("/".to_owned()) }).await
+    }
+
+    /// Asks the sandbox itself what lies at a path.
+    async fn kind(&self, path: &str) -> Result<Option<&'static str>, SandboxError> {
+        const LOOK: &str = "if [ -L \"$1\" ]; then echo l; elif [ -f \"$1\" ]; then echo f; \
+                            elif [ -d \"$1\" ]; then echo d; elif [ -p \"$1\" ]; then echo p; \
+                            elif [ -e \"$1\" ]; then echo s; fi";
+        let program = Program::script(LOOK, [path.to_owned()]);
+        let (said, _) = self.attach(program).await?.collect(16).await?;
+        match said.first() {
+            None => Err(TransferError::Missing { path: path.to_owned() }.into()),
+            Some(b'l') => Ok(Some("a symbolic link")),
+            Some(b'p') => Ok(Some("a named pipe")),
+            Some(b's') => Ok(Some("a device or a socket")),
+            Some(_) => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Container for BwrapContainer {
+    fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    fn isolation(&self) -> serde_json::Value {
+        self.isolation.clone()
+    }
+
+    fn workdir(&self) -> &str {
+        &self.spec.workdir
+    }
+
+    async fn attach(&self, program: Program) -> Result<Attached, SandboxError> {
+        self.keeper().await?.attach(&program).await
+    }
+
+    async fn kill(&self, prey: &Prey) -> bool {
+        let Ok(keeper) = self.keeper().await else { return false };
+        let prey = prey.clone();
+        tokio::task::spawn_blocking(move || keeper.kill(&prey)).await.unwrap_or(false)
+    }
+
+    async fn restart(&self) -> Result<(), SandboxError> {
+        self.halt().await
+    }
+
+    async fn halt(&self) -> Result<(), SandboxError> {
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            keeper.end().await;
+        }
+        self.record(None)
+    }
+
+    async fn remove(&self) -> Result<(), SandboxError> {
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            keeper.end().await;
+        }
+        super::remove(&self.directory).await
+    }
+
+    async fn put(&self, target: &str, source: FileSource) -> Result<(), SandboxError> {
+        let packed = tokio::task::spawn_blocking(move || pack(source)).await;
+        let file = match packed {
+            Ok(file) => file?,
+            Err(error) => return Err(host("pack files")(Path::new(target), io::Error::other(error)).into()),
+        };
+        let arguments = ["--extract", "--file=-", "--no-same-owner", "--no-overwrite-dir", "-C", target];
+        let mut tar = self.tar(&arguments).await?;
+        let mut file = tokio::fs::File::from_std(file);
+        let sent = tar.send(&mut file).await;
+        let (said, code) = tar.collect_errors(4096).await?;
+        match (sent, code) {
+            (Ok(()), Some(0)) => Ok(()),
+            (Err(error), _) if said.is_empty() => {
+                Err(host("put files into")(Path::new(target), error).into())
+            }
+            _ => {
+                let reason = String::from_utf8_lossy(&said).trim().to_owned();
+                Err(host("put files into")(Path::new(target), io::Error::other(reason)).into())
+            }
+        }
+    }
+
+    async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError> {
+        if let Some(kind) = self.kind(path).await? {
+            return Err(TransferError::NotRegular { path: path.to_owned(), kind }.into());
+        }
+        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let name = format!("./{name}");
+        let arguments =
+            ["--create", "--file=-", "--format=gnu", "--hard-dereference", "-C", parent, "--", &name];
+        let reader = self.tar(&arguments).await?.into_reader();
+        let (path, target) = (path.to_owned(), target.to_owned());
+        let bridge = tokio_util::io::SyncIoBridge::new(reader);
+        let unpacked = tokio::task::spawn_blocking(move || unpack(bridge, &path, &target, caps)).await;
+        match unpacked {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(host("unpack files")(Path::new(""), io::Error::other(error)).into()),
+        }
+    }
+
+    async fn disk_full(&self) {
+        let limit = self.spec.limits.storage_bytes;
+        loop {
+            tokio::time::sleep(COUNT_PAUSE).await;
+            let files = self.files();
+            let bytes = count(&files, &["--block-size=1"]).await;
+            let entries = count(&files, &["--inodes"]).await;
+            if bytes > limit || entries > (limit / BYTES_A_FILE).max(1024) {
+                return;
+            }
+        }
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotId, SandboxError> {
+        let id = format!("snapshot-{}", super::fresh_name());
+        let directory = self.snapshots.join(&id);
+        let keeper = self.keeper.lock().await.clone();
+        let (files, labels) = (self.files(), self.spec.labels.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            // Nobody inside changes a file, or puts a link in a directory's place, while it is copied.
+            let stopped = keeper.as_ref().map(|keeper| processes::freeze(keeper.init()));
+            let copied = copy(&files, &directory.join("files"));
+            if let Some(stopped) = stopped {
+                processes::thaw(&stopped);
+            }
+            copied?;
+            Record { labels, init: None, cgroup: Vec::new() }.write(&directory)
+        });
+        let done = work.await.map_err(io::Error::other).and_then(|done| done);
+        done.map_err(|error| host("snapshot a sandbox to")(&self.snapshots, error))?;
+        Ok(SnapshotId(id))
+    }
+}
+
+/// Copies a tree with owners, modes, times and links as they are, sharing blocks where the file system can.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let output = std::process::Command::new("cp")
+        .args(["--archive", "--no-target-directory", "--reflink=auto", "--sparse=auto", "--"])
+        .args([from, to])
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// Sums up a tree with `du`, which is careful about what changes under it; 0 when that fails.
+async fn count(files: &Path, options: &[&str]) -> u64 {
+    let mut command = Command::new("du");
+    command.args(["--summarize", "--one-file-system"]).args(options).arg("--").arg(files);
+    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let Ok(output) = command.output().await else { return 0 };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}

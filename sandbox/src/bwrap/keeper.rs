@@ -1,0 +1,299 @@
+//! The first program of a sandbox, which starts all others, and the host's end of their pipes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use rustix::fs::{FileType, Mode, mknodat};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::oneshot;
+
+use crate::backend::SandboxError;
+use crate::bwrap::processes::{self, Process};
+use crate::resident::container::{Attached, Chunk, Prey, Program};
+use crate::resident::shell::quote;
+use crate::spec::SandboxId;
+
+/// How long bubblewrap may take to set a sandbox up, and a program to open its pipes.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// The most that one read takes of a pipe.
+const CHUNK: usize = 64 * 1024;
+
+/// A bubblewrap that runs.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    id: SandboxId,
+    /// The directory that the sandbox sees as `/run/mlgym`.
+    pipes: PathBuf,
+    child: Mutex<Child>,
+    requests: tokio::sync::Mutex<ChildStdin>,
+    /// PID 1 of the sandbox, as the host counts.
+    init: u32,
+    /// The keeper's own number inside.
+    inner: u32,
+    next: AtomicU64,
+    /// Who watches a program: number inside, and when it started.
+    watchers: Arc<Mutex<BTreeMap<u64, u32>>>,
+}
+
+impl Keeper {
+    /// Starts bubblewrap with a launcher's arguments and waits until the keeper answers. `info` is where the launcher
+    /// has bubblewrap say which process is PID 1.
+    pub(crate) async fn start(
+        id: &SandboxId,
+        mut launcher: Command,
+        pipes: PathBuf,
+        info: &Path,
+    ) -> Result<Self, SandboxError> {
+        let failed = |reason: String| SandboxError::Refused { what: "a bubblewrap".to_owned(), reason };
+        // Left by a keeper that was killed.
+        let _ = fs::remove_file(info);
+        launcher.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = launcher.spawn().map_err(|error| failed(error.to_string()))?;
+        let (Some(requests), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed("it has no pipes".to_owned()));
+        };
+        let mut greeting = String::new();
+        let mut stdout = BufReader::new(stdout);
+        let greeted = tokio::time::timeout(START_TIME, stdout.read_line(&mut greeting)).await;
+        let inner = greeting.trim().parse().ok().filter(|_| greeted.is_ok());
+        let said = fs::read_to_string(info).unwrap_or_default();
+        let init = serde_json::from_str::<serde_json::Value>(&said)
+            .ok()
+            .and_then(|said| u32::try_from(said["child-pid"].as_u64()?).ok());
+        let (Some(inner), Some(init)) = (inner, init) else {
+            let _ = child.start_kill();
+            let mut words = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                let reading = stderr.read_to_string(&mut words);
+                let _ = tokio::time::timeout(Duration::from_secs(2), reading).await;
+            }
+            return Err(failed(format!("it says: {}", words.trim())));
+        };
+        Ok(Self {
+            id: id.clone(),
+            pipes,
+            child: Mutex::new(child),
+            requests: tokio::sync::Mutex::new(requests),
+            init,
+            inner,
+            next: AtomicU64::new(0),
+            watchers: Arc::default(),
+        })
+    }
+
+    /// PID 1 of the sandbox, as the host counts.
+    pub(crate) fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Starts a program.
+    pub(crate) async fn attach(&self, program: &Program) -> Result<Attached, SandboxError> {
+        let lost = |reason: &str| SandboxError::Lost { id: self.id.clone(), reason: reason.to_owned() };
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = |end: &str| self.pipes.join(format!("{number}.{end}"));
+        let _unlink = Unlinked(["in", "out", "err", "exit"].map(name).to_vec());
+        let io = |error: io::Error| lost(&format!("a program's pipes: {error}"));
+        // Whoever opens one end of a named pipe waits for the other: these hold both until the program has its own.
+        let mut both = OpenOptions::new();
+        both.read_write(true);
+        for end in ["in", "out", "err", "exit"] {
+            make_pipe(&name(end)).map_err(io)?;
+        }
+        let held = ["in", "out", "err"]
+            .map(|end| both.open_receiver(name(end)))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>();
+        let held = held.map_err(io)?;
+        let mut first = BufReader::new(both.open_receiver(name("exit")).map_err(io)?);
+        let request = format!("{number}\n{}\0", source(program));
+        let sent = self.requests.lock().await.write_all(request.as_bytes()).await;
+        sent.map_err(|_| lost("its first program is gone"))?;
+        let mut watcher = String::new();
+        let opened = tokio::time::timeout(START_TIME, first.read_line(&mut watcher)).await;
+        if !matches!(opened, Ok(Ok(_))) {
+            return Err(lost("it starts no program: it may be out of processes"));
+        }
+        self.lock_watchers().insert(number, watcher.trim().parse().unwrap_or(0));
+        let single = OpenOptions::new();
+        let out = single.open_receiver(name("out")).map_err(io)?;
+        let err = single.open_receiver(name("err")).map_err(io)?;
+        let exit = single.open_receiver(name("exit")).map_err(io)?;
+        let input = single.open_sender(name("in")).map_err(io)?;
+        // A program that was quick has said its code to the reader that held both ends.
+        let early = String::from_utf8_lossy(first.buffer()).into_owned();
+        drop((held, first));
+        let (sender, code) = oneshot::channel();
+        let pipes = Pipes {
+            out: Some(out),
+            err: Some(err),
+            exit,
+            said: early,
+            is_over: false,
+            code: Some(sender),
+            _watched: Watched { number, watchers: self.watchers.clone() },
+        };
+        let output = stream::unfold(pipes, |mut pipes| async move {
+            let chunk = pipes.next().await?;
+            Some((Ok(chunk), pipes))
+        });
+        Ok(Attached::new(output, input, Box::pin(async move { Ok(code.await.ok().flatten()) })))
+    }
+
+    fn lock_watchers(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u32>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills processes from outside; says whether all are dead.
+    pub(crate) fn kill(&self, prey: &Prey) -> bool {
+        let spared: Vec<u32> = self.lock_watchers().values().copied().chain([self.inner]).collect();
+        let is_prey = |process: &Process| {
+            if process.inner == 1 || spared.contains(&process.inner) {
+                return false;
+            }
+            match prey {
+                Prey::Job { shell, name } => {
+                    process.inner != *shell && processes::job_of(process.pid).as_ref() == Some(name)
+                }
+                Prey::Step { shell, living } => {
+                    let is_living = |job: &String| living.contains(job);
+                    process.inner != *shell && !processes::job_of(process.pid).as_ref().is_some_and(is_living)
+                }
+            }
+        };
+        processes::hunt(self.init, is_prey)
+    }
+
+    /// Kills everything and waits for the end.
+    pub(crate) async fn end(&self) {
+        processes::send(self.init, rustix::process::Signal::KILL);
+        let ended = {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            // It may have ended.
+            let _ = child.start_kill();
+            child.id()
+        };
+        // The namespace's other processes die with PID 1; the last of them may take a moment.
+        for delay_ms in [1, 5, 20, 100, 500, 2000] {
+            let is_there = |pid: u32| Path::new("/proc").join(pid.to_string()).join("root").exists();
+            if !is_there(self.init) && !ended.is_some_and(is_there) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
+    }
+}
+
+/// Bash source that becomes the program.
+fn source(program: &Program) -> String {
+    let words = |words: &[String]| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+    let cd = program.workdir.as_deref().map(|directory| format!("cd {} && ", quote(directory)));
+    format!("{}exec env {} {}", cd.unwrap_or_default(), words(&program.env), words(&program.argv))
+}
+
+fn make_pipe(path: &Path) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0)?;
+    // Whatever the umask is, the sandbox's user opens it.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+/// Removes the names of pipes once they are open, or are not to be.
+struct Unlinked(Vec<PathBuf>);
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Spares a program's watcher for as long as the program is followed.
+struct Watched {
+    number: u64,
+    watchers: Arc<Mutex<BTreeMap<u64, u32>>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// The host's reading ends of a program's pipes.
+struct Pipes {
+    out: Option<Receiver>,
+    err: Option<Receiver>,
+    exit: Receiver,
+    /// What came of the exit code so far.
+    said: String,
+    is_over: bool,
+    code: Option<oneshot::Sender<Option<i32>>>,
+    _watched: Watched,
+}
+
+impl Pipes {
+    /// Waits for output. A program's end is told by its watcher, because a child of it may hold its pipes for ever;
+    /// what it had printed by then lies in them.
+    async fn next(&mut self) -> Option<Chunk> {
+        let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+        let mut code = [0_u8; 16];
+        while !self.is_over {
+            if self.said.ends_with('\n') {
+                break;
+            }
+            tokio::select! {
+                biased;
+                read = read(self.out.as_mut(), &mut out), if self.out.is_some() => match read {
+                    Some(bytes) => return Some(Chunk { stderr: false, bytes }),
+                    None => self.out = None,
+                },
+                read = read(self.err.as_mut(), &mut err), if self.err.is_some() => match read {
+                    Some(bytes) => return Some(Chunk { stderr: true, bytes }),
+                    None => self.err = None,
+                },
+                read = self.exit.read(&mut code) => match read {
+                    Ok(read @ 1..) => self.said.push_str(&String::from_utf8_lossy(&code[..read])),
+                    _ => break,
+                },
+            }
+        }
+        self.is_over = true;
+        if let Some(sender) = self.code.take() {
+            // Nobody may ask.
+            let _ = sender.send(self.said.trim().parse().ok());
+        }
+        let stdout = self.out.take().and_then(|pipe| left(&pipe));
+        let stdout = stdout.map(|bytes| Chunk { stderr: false, bytes });
+        let mut stderr = || self.err.take().and_then(|pipe| left(&pipe));
+        stdout.or_else(|| stderr().map(|bytes| Chunk { stderr: true, bytes }))
+    }
+}
+
+/// Takes what lies in a pipe, without waiting: as much as a pipe holds, and no more, because somebody may still fill it.
+fn left(pipe: &Receiver) -> Option<Bytes> {
+    let mut bytes = vec![0; CHUNK];
+    let read = rustix::io::read(pipe, &mut bytes).ok().filter(|read| *read > 0)?;
+    bytes.truncate(read);
+    Some(Bytes::from(bytes))
+}
+
+async fn read(pipe: Option<&mut Receiver>, buffer: &mut BytesMut) -> Option<Bytes> {
+    buffer.reserve(CHUNK);
+    match pipe?.read_buf(buffer).await {
+        Ok(1..) => Some(buffer.split().freeze()),
+        _ => None,
+    }
+}

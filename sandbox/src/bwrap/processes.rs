@@ -1,0 +1,124 @@
+//! The sandbox's processes as the host sees them: who descends from whom, and how to make all of them stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Its number on the host.
+    pub(crate) pid: u32,
+    /// Its number inside.
+    pub(crate) inner: u32,
+    /// The letter of its state.
+    pub(crate) state: char,
+}
+
+/// Returns when a process started, in the kernel's ticks since boot: with its number, that names it for good.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// Lists the living descendants of a process.
+pub(crate) fn descendants(root: u32) -> Vec<Process> {
+    let mut children: BTreeMap<u32, Vec<(u32, char)>> = BTreeMap::new();
+    for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = pid.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some((parent, state)) = parent(pid) else { continue };
+        children.entry(parent).or_default().push((pid, state));
+    }
+    let (mut found, mut unseen) = (Vec::new(), vec![root]);
+    while let Some(parent) = unseen.pop() {
+        for (pid, state) in children.remove(&parent).unwrap_or_default() {
+            unseen.push(pid);
+            if !matches!(state, 'Z' | 'X') {
+                found.push(Process { pid, inner: inner(pid).unwrap_or(0), state });
+            }
+        }
+    }
+    found
+}
+
+fn parent(pid: u32) -> Option<(u32, char)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((fields.next()?.parse().ok()?, state))
+}
+
+/// The number that a process has in its innermost namespace.
+fn inner(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().next_back()?.parse().ok()
+}
+
+/// The background job that a process belongs to, by its environment when it started.
+pub(crate) fn job_of(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let entry = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"MLGYM_JOB="))?;
+    Some(String::from_utf8_lossy(entry).into_owned())
+}
+
+/// Stops all that `is_prey` names, then kills it, again and again until nothing is left; stopping all before killing
+/// any starves a fork bomb. Says whether nothing is left.
+pub(crate) fn hunt(root: u32, is_prey: impl Fn(&Process) -> bool) -> bool {
+    const ROUNDS: usize = 200;
+    for _ in 0..ROUNDS {
+        let prey: Vec<_> = descendants(root).into_iter().filter(|process| is_prey(process)).collect();
+        let running: Vec<_> = prey.iter().filter(|process| !matches!(process.state, 'T' | 't')).collect();
+        if running.is_empty() {
+            break;
+        }
+        for process in running {
+            send(process.pid, Signal::STOP);
+        }
+    }
+    for _ in 0..ROUNDS {
+        let prey: Vec<_> = descendants(root).into_iter().filter(|process| is_prey(process)).collect();
+        if prey.is_empty() {
+            return true;
+        }
+        for process in prey {
+            send(process.pid, Signal::KILL);
+        }
+    }
+    false
+}
+
+/// Stops every descendant that runs, and returns those that it stopped: nothing changes a file until they are
+/// continued.
+pub(crate) fn freeze(root: u32) -> BTreeSet<u32> {
+    let mut stopped = BTreeSet::new();
+    loop {
+        let running: Vec<_> =
+            descendants(root).into_iter().filter(|process| !matches!(process.state, 'T' | 't')).collect();
+        let fresh: Vec<_> = running.iter().map(|process| process.pid).collect();
+        // One in an uninterruptible call stops at its end; waiting for it would be waiting for its disk.
+        if running.iter().all(|process| process.state == 'D' && stopped.contains(&process.pid)) {
+            return stopped;
+        }
+        for pid in fresh {
+            send(pid, Signal::STOP);
+            stopped.insert(pid);
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Continues what [`freeze`] stopped.
+pub(crate) fn thaw(stopped: &BTreeSet<u32>) {
+    for pid in stopped {
+        send(*pid, Signal::CONT);
+    }
+}
+
+/// Sends a signal; a process that is gone is no error.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}

@@ -1,0 +1,121 @@
+//! Root file systems of sandboxes: exported images, each in a directory with a description beside it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::SandboxError;
+
+/// What an image says beyond its files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsFacts {
+    /// The image's reference.
+    pub reference: String,
+    /// The engine's digest of the image.
+    pub digest: String,
+    /// Bytes of the image.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The environment that programs start with.
+    pub env: BTreeMap<String, String>,
+    /// The directories that the agent's user may write to: its own and everybody's.
+    pub writable: Vec<String>,
+}
+
+/// Exported images.
+#[derive(Debug, Clone)]
+pub struct RootfsStore {
+    directory: PathBuf,
+}
+
+/// An exported image.
+#[derive(Debug, Clone)]
+pub(crate) struct Rootfs {
+    /// Its files.
+    pub(crate) files: PathBuf,
+    /// What its image says.
+    pub(crate) facts: RootfsFacts,
+}
+
+impl RootfsStore {
+    /// Uses a directory, which need not exist yet.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Where an image of this reference lies or would lie.
+    pub fn path(&self, reference: &str) -> PathBuf {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+        self.directory.join(reference.chars().map(plain).collect::<String>())
+    }
+
+    /// Returns what is known of an exported image; `None` when it was not exported.
+    pub fn find(&self, reference: &str) -> Option<RootfsFacts> {
+        let text = std::fs::read_to_string(self.path(reference).join("image.json")).ok()?;
+        serde_json::from_str(&text).ok().filter(|facts: &RootfsFacts| facts.reference == reference)
+    }
+
+    /// Lists the exported images.
+    pub fn list(&self) -> Vec<RootfsFacts> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let read =
+            |path: &Path| serde_json::from_str(&std::fs::read_to_string(path.join("image.json")).ok()?).ok();
+        entries.filter_map(|entry| read(&entry.path())).collect()
+    }
+
+    /// Removes an exported image; one that is not there is no error.
+    pub fn remove(&self, reference: &str) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.path(reference)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Packs an exported image into one file, to be carried to another machine.
+    pub fn pack(&self, reference: &str, file: &Path) -> io::Result<()> {
+        tar(&[
+            &["--create", "--numeric-owner", "--file"],
+            &[&text(file), "--directory", &text(&self.path(reference)), "."],
+        ])
+    }
+
+    /// Takes in what [`Self::pack`] made; returns what the image says.
+    pub fn unpack(&self, file: &Path) -> io::Result<RootfsFacts> {
+        std::fs::create_dir_all(&self.directory)?;
+        let temporary = tempfile::Builder::new().prefix(".import-").tempdir_in(&self.directory)?;
+        let target = text(temporary.path());
+        tar(&[
+            &["--extract", "--numeric-owner", "--preserve-permissions", "--file"],
+            &[&text(file), "--directory", &target],
+        ])?;
+        let facts = std::fs::read_to_string(temporary.path().join("image.json"))?;
+        let facts: RootfsFacts = serde_json::from_str(&facts).map_err(io::Error::other)?;
+        self.remove(&facts.reference)?;
+        std::fs::rename(temporary.keep(), self.path(&facts.reference))?;
+        Ok(facts)
+    }
+
+    pub(crate) fn open(&self, reference: &str) -> Result<Rootfs, SandboxError> {
+        let facts = self.find(reference).ok_or_else(|| SandboxError::Refused {
+            what: format!("the image {reference}"),
+            reason: "it was not exported to this machine: run `mlgym image export` where an engine has it"
+                .to_owned(),
+        })?;
+        Ok(Rootfs { files: self.path(reference).join("files"), facts })
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn tar(arguments: &[&[&str]]) -> io::Result<()> {
+    let output = std::process::Command::new("tar").args(arguments.concat()).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

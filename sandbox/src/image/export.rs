@@ -1,0 +1,200 @@
+//! Images as directories, for backends without an engine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::bwrap::{RootfsFacts, RootfsStore};
+use crate::image::{ImageBuilder, ImageError, Images, ResolvedImage, engine};
+use crate::spec::{Command, Limits, SandboxSpec, User};
+
+/// Directories that the agent's user owns, or that everybody may write to.
+const WRITABLE: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o \
+                        -type d \\( -uid 1000 -o -perm -1002 \\) -print -prune 2>/dev/null";
+
+impl ImageBuilder {
+    /// Copies an image's files into the store, where they are not there yet.
+    pub async fn export(
+        &self,
+        image: &ResolvedImage,
+        store: &RootfsStore,
+    ) -> Result<RootfsFacts, ImageError> {
+        let exported = || store.find(&image.reference).filter(|facts| facts.digest == image.digest);
+        if let Some(facts) = exported() {
+            return Ok(facts);
+        }
+        let _lock = self.lock().await?;
+        // Another process may have done it meanwhile.
+        if let Some(facts) = exported() {
+            return Ok(facts);
+        }
+        let since = self.started(&image.name, "export");
+        let config =
+            self.backend.client().inspect_image(&image.reference).await.map_err(engine("inspect"))?;
+        let bytes = config.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let env = config.config.and_then(|config| config.env).unwrap_or_default();
+        let env = env.iter().filter_map(|entry| entry.split_once('='));
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let target = store.path(&image.reference);
+        let io = |verb| move |source| ImageError::Io { verb, path: store.path(&image.reference), source };
+        if target.exists() {
+            std::fs::remove_dir_all(&target).map_err(io("replace"))?;
+        }
+        let parent = target.parent().unwrap_or(&target);
+        std::fs::create_dir_all(parent).map_err(io("make the directory of"))?;
+        let temporary =
+            tempfile::Builder::new().prefix(".export-").tempdir_in(parent).map_err(io("write in"))?;
+        let writable = self.copy_out(&image.reference, &temporary.path().join("files")).await?;
+        let facts = RootfsFacts {
+            reference: image.reference.clone(),
+            digest: image.digest.clone(),
+            bytes,
+            env,
+            writable,
+        };
+        let text =
+            serde_json::to_string_pretty(&facts).map_err(std::io::Error::other).map_err(io("describe"))?;
+        std::fs::write(temporary.path().join("image.json"), text).map_err(io("write in"))?;
+        std::fs::rename(temporary.keep(), &target).map_err(io("put in place"))?;
+        self.finished(&image.name, since);
+        Ok(facts)
+    }
+
+    /// Unpacks the files of a container that runs the image; returns where its user may write.
+    async fn copy_out(&self, reference: &str, files: &Path) -> Result<Vec<String>, ImageError> {
+        let failed = |reason: String| ImageError::Export { reference: reference.to_owned(), reason };
+        let spec = SandboxSpec {
+            image: reference.to_owned(),
+            labels: BTreeMap::from([("mlgym.role".to_owned(), "export".to_owned())]),
+            user: User::Agent,
+            workdir: "/".to_owned(),
+            env: BTreeMap::new(),
+            limits: Limits::default(),
+            mounts: Vec::new(),
+            read_only_root: false,
+            tmpfs: BTreeMap::new(),
+        };
+        let mut sandbox = self.backend.create(&spec).await.map_err(|error| failed(chain(&error)))?;
+        let find = Command::new(WRITABLE, Duration::from_secs(60));
+        let found = sandbox.shell(&find, &CancellationToken::new()).await;
+        let unpacked = match &found {
+            Ok(_) => self.unpack(&sandbox.id().0, files).await,
+            Err(error) => Err(chain(error)),
+        };
+        let destroyed = sandbox.destroy().await;
+        unpacked.map_err(failed)?;
+        destroyed.map_err(|error| failed(chain(&error)))?;
+        let text = found.map(|found| found.stdout.to_text()).map_err(|error| failed(chain(&error)))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    async fn unpack(&self, container: &str, files: &Path) -> Result<(), String> {
+        std::fs::create_dir(files).map_err(|error| error.to_string())?;
+        let stream = self.backend.client().export_container(container).map_err(std::io::Error::other);
+        let mut reader = StreamReader::new(Box::pin(stream));
+        let mut tar = tokio::process::Command::new("tar");
+        // Device files are for the engine's containers; bubblewrap makes its own.
+        tar.args(["--extract", "--file=-", "--numeric-owner", "--preserve-permissions", "--exclude=dev/*"]);
+        tar.arg("--directory").arg(files);
+        tar.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = tar.spawn().map_err(|error| format!("tar does not start: {error}"))?;
+        let Some(mut stdin) = child.stdin.take() else { return Err("tar has no input".to_owned()) };
+        let copied = tokio::io::copy(&mut reader, &mut stdin).await;
+        drop(stdin);
+        let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("tar says: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        copied.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Images for a backend without an engine: what was exported, or can be, because an engine is there after all.
+#[derive(Debug, Clone)]
+pub struct ExportedImages {
+    store: RootfsStore,
+    builder: Option<ImageBuilder>,
+}
+
+impl ExportedImages {
+    /// Takes the store and, where an engine answers, what builds images on it.
+    pub fn new(store: RootfsStore, builder: Option<ImageBuilder>) -> Self {
+        Self { store, builder }
+    }
+
+    /// Returns what was exported, with the name that people know it by.
+    fn find(&self, name: &str, reference: &str) -> Option<ResolvedImage> {
+        let facts = self.store.find(reference)?;
+        Some(ResolvedImage { name: name.to_owned(), reference: facts.reference, digest: facts.digest })
+    }
+
+    fn builder(&self, name: &str, reference: &str) -> Result<&ImageBuilder, ImageError> {
+        let missing = || ImageError::NotExported { name: name.to_owned(), reference: reference.to_owned() };
+        self.builder.as_ref().ok_or_else(missing)
+    }
+
+    async fn exported(&self, image: ResolvedImage) -> Result<ResolvedImage, ImageError> {
+        if let Some(builder) = &self.builder {
+            builder.export(&image, &self.store).await?;
+        }
+        Ok(image)
+    }
+}
+
+#[async_trait]
+impl Images for ExportedImages {
+    async fn builtin(&self, name: &str) -> Result<ResolvedImage, ImageError> {
+        let reference = ImageBuilder::builtin_reference(name)?;
+        match self.find(&format!("mlgym/{name}"), &reference) {
+            Some(image) => Ok(image),
+            None => self.exported(self.builder(name, &reference)?.builtin(name).await?).await,
+        }
+    }
+
+    async fn reference(&self, reference: &str) -> Result<ResolvedImage, ImageError> {
+        match self.find(reference, reference) {
+            Some(image) => Ok(image),
+            None => self.exported(self.builder(reference, reference)?.reference(reference).await?).await,
+        }
+    }
+
+    async fn dockerfile(&self, directory: &Path) -> Result<ResolvedImage, ImageError> {
+        let reference = ImageBuilder::dockerfile_reference(directory)?;
+        match self.find("mlgym/task", &reference) {
+            Some(image) => Ok(image),
+            None => self.exported(self.builder(&reference, &reference)?.dockerfile(directory).await?).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<(String, String, u64)>, ImageError> {
+        let mut rows: Vec<_> =
+            self.store.list().into_iter().map(|facts| (facts.reference, facts.digest, facts.bytes)).collect();
+        rows.sort();
+        Ok(rows)
+    }
+
+    async fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        self.store.remove(reference).map_err(|source| ImageError::Io {
+            verb: "remove",
+            path: self.store.path(reference),
+            source,
+        })
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
