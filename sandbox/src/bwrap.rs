@@ -134,6 +134,7 @@ impl BwrapBackend {
         if let Err(error) = furnished {
             // This error is the one to report, whatever the removal says.
             let _ = remove(&container.directory).await;
+            container.cgroup.remove().await;
             return Err(host("make a sandbox in")(&container.directory, error).into());
         }
         container.record(None)?;

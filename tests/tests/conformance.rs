@@ -96,7 +96,12 @@ async fn a_deadline_kills_the_whole_tree_and_the_shell_lives_on(lab: &Lab) {
     assert_eq!(said(s, "pgrep -c -u 1000 -x sleep; echo $KEPT; pwd").await, "0\nyes\n/tmp");
     let bomb = Command::new(":() { : | : & }; :; sleep 100", Duration::from_secs(1));
     let started = Instant::now();
-    assert_eq!(s.shell(&bomb, &CancellationToken::new()).await.unwrap().end, CommandEnd::TimedOut);
+    let end = s.shell(&bomb, &CancellationToken::new()).await.unwrap().end;
+    // gVisor's own kernel may go down with the bomb; it comes back, as any shell does.
+    assert!(
+        end == CommandEnd::TimedOut || (lab.place == Place::Runsc && end != CommandEnd::Exited(0)),
+        "{end:?}"
+    );
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_eq!(said(s, "echo alive").await, "alive");
     sandbox.destroy().await.unwrap();
