@@ -2,12 +2,13 @@
 //!
 //! `automl` is an AutoML engine that uses no language model; `oracle`, `baseline`, `constant`, `random-forest` and
 //! `noop` are the fixed points that tasks are checked against. All act through the environment's steps alone: this
-//! crate knows nothing of containers, databases or terminals.
+//! crate knows nothing of databases or terminals, and only its [`redteam`] looks at sandboxes from outside.
 
 pub mod automl;
 pub mod check;
 pub mod oracle;
 pub mod predictors;
+pub mod redteam;
 pub mod registry;
 mod steps;
 

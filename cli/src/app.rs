@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{bench, clean, doctor, eval, image, leaderboard, run, task};
+use crate::commands::{bench, clean, doctor, eval, image, leaderboard, redteam, run, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
 use crate::session::{Allowance, BackendName, Session};
@@ -54,6 +54,8 @@ enum Command {
     Image(image::Arguments),
     /// Time steps and sandboxes on this machine, beside other ways to make a step
     Bench(bench::Arguments),
+    /// Attack the sandboxes with hostile agents and hostile submissions, and say which attacks were survived
+    Redteam(redteam::Arguments),
     /// Say what is missing on this machine, and the command that mends it
     Doctor,
     /// Remove what killed runs left behind; with flags, also what can be made again
@@ -127,6 +129,7 @@ async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failur
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,
         Command::Image(arguments) => Box::pin(image::run(&session, arguments)).await,
         Command::Bench(arguments) => Box::pin(bench::run(&session, arguments)).await,
+        Command::Redteam(arguments) => Box::pin(redteam::run(&session, arguments)).await,
         Command::Doctor => Box::pin(doctor::run(&session)).await,
         Command::Clean(arguments) => Box::pin(clean::run(&session, arguments)).await,
     }

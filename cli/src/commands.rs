@@ -7,5 +7,6 @@ pub(crate) mod eval;
 pub(crate) mod execute;
 pub(crate) mod image;
 pub(crate) mod leaderboard;
+pub(crate) mod redteam;
 pub(crate) mod run;
 pub(crate) mod task;

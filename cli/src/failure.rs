@@ -134,6 +134,7 @@ kinds! {
     mlgym_journal::JournalError => |_| Kind::Environment,
     mlgym::reaper::ReapError => |_| Kind::Environment,
     mlgym_agents::check::SearchError => |_| Kind::Environment,
+    mlgym_agents::redteam::RedTeamError => |_| Kind::Environment,
 }
 
 fn run_kind(error: &mlgym_journal::run::RunError) -> Kind {

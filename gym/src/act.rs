@@ -185,7 +185,8 @@ impl Hands<'_> {
             None => "cat".to_owned(),
         };
         let Some(path) = quoted(path) else { return Ok(failed(NUL_PATH.to_owned())) };
-        let output = self.file_command(format!("command {program} -- {path}"), 48 << 10).await?;
+        let script = on_a_file(&path, &format!("command {program} -- {path}"));
+        let output = self.file_command(script, 48 << 10).await?;
         self.file_observation(output)
     }
 
@@ -214,7 +215,8 @@ impl Hands<'_> {
             return Ok(failed("the text to replace is empty: use write to make a file".to_owned()));
         }
         let Some(target) = quoted(path) else { return Ok(failed(NUL_PATH.to_owned())) };
-        let mut output = self.file_command(format!("command cat -- {target}"), EDIT_CAP).await?;
+        let script = on_a_file(&target, &format!("command cat -- {target}"));
+        let mut output = self.file_command(script, EDIT_CAP).await?;
         if output.end != CommandEnd::Exited(0) {
             return self.file_observation(output);
         }
@@ -245,7 +247,7 @@ impl Hands<'_> {
              --max-columns 400 --sort path -e {pattern} -- {path}; \
              else command grep -rnIE -e {pattern} -- {path}; fi"
         );
-        let output = self.file_command(script, 16 << 10).await?;
+        let output = self.file_command(on_a_file(&path, &script), 16 << 10).await?;
         match output.end {
             CommandEnd::Exited(1) if output.stderr.total == 0 => {
                 Ok(Observation { notices: vec!["nothing matches".to_owned()], ..Observation::default() })
@@ -253,6 +255,14 @@ impl Hands<'_> {
             _ => self.file_observation(output),
         }
     }
+}
+
+/// Refuses what has no end or waits for somebody: devices, pipes and sockets.
+fn on_a_file(path: &str, script: &str) -> String {
+    format!(
+        "if [ -e {path} ] && ! [ -f {path} ] && ! [ -d {path} ]; then \
+         builtin printf '%s: not a regular file\\n' {path} >&2; (exit 1); else {script}; fi"
+    )
 }
 
 const NUL_PATH: &str = "the path contains a NUL character";

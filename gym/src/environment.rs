@@ -39,6 +39,15 @@ pub enum EnvironmentError {
     /// The episode is over.
     #[error("step after the end of the episode")]
     Over,
+    /// Only the episode itself can start anew.
+    #[error("reset a fork: reset the episode that it was made of, or make another fork")]
+    Fork,
+    /// Too many forks live at once.
+    #[error("fork the episode: {limit} forks live already; discard one first")]
+    TooManyForks {
+        /// The most that may.
+        limit: usize,
+    },
     /// Somebody stopped the run.
     #[error("go on: the run was stopped")]
     Cancelled,
@@ -78,4 +87,12 @@ pub trait Environment: Send {
 
     /// Carries out an action. What is wrong with the action itself is said in the observation's `error`.
     async fn step(&mut self, action: Action) -> Result<Transition, EnvironmentError>;
+
+    /// Makes a second live episode with the same files, working directory and variables; what runs is not carried over.
+    /// It can be used beside this one, shares its budgets, and whichever submits ends both. The observation says what a
+    /// fork is and what is left of the budgets.
+    async fn fork(&mut self) -> Result<(Box<dyn Environment>, Observation), EnvironmentError>;
+
+    /// Removes a fork's sandbox at once. A fork that is dropped instead holds its sandbox until the next fork is made.
+    async fn discard(self: Box<Self>) -> Result<(), EnvironmentError>;
 }

@@ -1,99 +1,32 @@
-//! The rim of an episode: its sandbox, its grader and its journal around the [`Rules`].
+//! The rim of an episode: its sandboxes, its grader and its journal around the [`Rules`].
+//!
+//! An episode has a trunk and, where its agent forks it, other branches. Each branch has a sandbox of its own; rules,
+//! budgets and the journal are shared, so that forking buys no time, steps or validations. Whichever branch submits ends
+//! the episode for all. When a budget is over, what is graded lies in the trunk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mlgym_journal::{
-    Action, BudgetKind, EpisodePlan, EpisodeStatus, Event, Home, Observation, RunId, ValidationScore,
-};
-use mlgym_sandbox::{Backend, Command, FileSource, Mount, Sandbox, SandboxError, SandboxSpec, User};
-use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split, Task};
+use mlgym_journal::{Action, BranchId, BudgetKind, EpisodeStatus, Event, Observation, ValidationScore};
+use mlgym_sandbox::{Command, Sandbox, SandboxError};
+use mlgym_tasks::{Grade, Split, Task};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::act::{ActError, Hands};
 use crate::environment::{Environment, EnvironmentError, Info, Transition};
-use crate::ready::ReadyTask;
 use crate::recorder::Recorder;
 use crate::rules::{Foul, Rules, seconds};
 use crate::submission::{self, CollectError, Collected};
 
-/// What an episode is made of.
-#[derive(Debug, Clone)]
-pub struct EpisodeSetup {
-    /// Where its files go.
-    pub home: Home,
-    /// Its run.
-    pub run: RunId,
-    /// Its plan.
-    pub plan: EpisodePlan,
-    /// Its task, image and data.
-    pub ready: Arc<ReadyTask>,
-    /// Where its sandboxes come from.
-    pub backend: Arc<dyn Backend>,
-    /// Its journal.
-    pub recorder: Recorder,
-    /// Fires when it is to stop.
-    pub cancel: CancellationToken,
-}
+mod setup;
 
-impl EpisodeSetup {
-    /// The labels of a sandbox of this episode.
-    pub(crate) fn labels(&self, role: &str) -> BTreeMap<String, String> {
-        let mut labels = run_labels(&self.home, &self.run, role);
-        labels.insert("mlgym.episode".to_owned(), self.plan.episode.to_string());
-        labels
-    }
+pub use setup::{EpisodeSetup, run_labels};
 
-    /// Where the submission is copied to.
-    pub(crate) fn artifacts(&self, split: Split) -> PathBuf {
-        let directory = match split {
-            Split::Validation => "validation",
-            Split::Test => "submission",
-        };
-        self.home.episode(&self.run, &self.plan.episode).join(directory)
-    }
-
-    /// Scores what lies in the split's artifacts.
-    pub(crate) async fn grade(&self, split: Split) -> Result<Grade, GradeError> {
-        let request = GradeRequest {
-            task: &self.ready.task,
-            data: &self.ready.data,
-            image: &self.ready.image.reference,
-            artifacts: self.artifacts(split),
-            split,
-            seed: self.plan.seed,
-            labels: self.labels("grader"),
-        };
-        Grader::new(self.backend.clone()).grade(&request, &self.cancel).await
-    }
-
-    async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let mut sandbox = self.backend.create(&spec(self)).await?;
-        let task = &self.ready.task;
-        let starter = task.starter_dir();
-        if starter.is_dir() {
-            sandbox.put(&task.workdir, FileSource::Directory(starter)).await?;
-        }
-        Ok(sandbox)
-    }
-}
-
-/// The labels of every sandbox of a run.
-pub fn run_labels(home: &Home, run: &RunId, role: &str) -> BTreeMap<String, String> {
-    let home = std::fs::canonicalize(home.root()).unwrap_or_else(|_| home.root().to_owned());
-    [
-        ("mlgym.home", home.display().to_string()),
-        ("mlgym.run", run.to_string()),
-        ("mlgym.role", role.to_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
-}
+/// So many forks of one episode may live at once: each is a sandbox with the task's limits.
+pub const MAX_FORKS: usize = 8;
 
 /// How an episode ended, once it has.
 #[derive(Debug, Clone)]
@@ -104,50 +37,137 @@ struct End {
     reward: f64,
 }
 
-/// A live episode.
+/// What makes an episode end, from the moment on that no branch may begin a step any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Submission,
+    Budget(BudgetKind),
+}
+
+/// Where the branches stand together.
+#[derive(Debug)]
+struct Course {
+    rules: Rules,
+    reset_at: Instant,
+    submitted_after: Option<Duration>,
+    ending: Option<Ending>,
+    end: Option<End>,
+    /// Counts resets: forks of an earlier one are over.
+    generation: u32,
+    /// The number of the next fork.
+    next_branch: u32,
+    /// Forks that live.
+    forks: usize,
+    /// Branches that are in a step.
+    acting: usize,
+}
+
+impl Course {
+    fn elapsed(&self) -> Duration {
+        self.submitted_after.unwrap_or_else(|| self.reset_at.elapsed())
+    }
+}
+
+/// What all branches of an episode share.
+#[derive(Debug)]
+struct Common {
+    setup: EpisodeSetup,
+    course: Mutex<Course>,
+    idle: watch::Sender<Option<Instant>>,
+}
+
+impl Common {
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a branch is at work, which is not to be disturbed.
+    fn enter(self: &Arc<Self>) -> Acting {
+        self.course().acting += 1;
+        self.idle.send_replace(None);
+        Acting(self.clone())
+    }
+
+    /// Tells the watchdog when the wall budget ends, now that it is the agent's turn again.
+    fn await_agent(&self) {
+        let (reset_at, is_idle) = {
+            let course = self.course();
+            (course.reset_at, course.acting == 0 && course.ending.is_none() && course.rules.is_running())
+        };
+        let wall = self.setup.plan.budgets.wall_s.map(seconds).filter(|_| is_idle);
+        self.idle.send_replace(wall.and_then(|wall| reset_at.checked_add(wall)));
+    }
+}
+
+/// A branch at work; when it is dropped it is the agent's turn.
+#[derive(Debug)]
+struct Acting(Arc<Common>);
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        self.0.course().acting -= 1;
+        self.0.await_agent();
+    }
+}
+
+/// A live episode, or a live fork of one.
 #[derive(Debug)]
 pub struct Episode {
-    setup: EpisodeSetup,
-    rules: Rules,
+    common: Arc<Common>,
+    branch: BranchId,
+    generation: u32,
+    recorder: Recorder,
     sandbox: Option<Box<dyn Sandbox>>,
     /// What is charged so far for each job that runs.
     jobs: BTreeMap<String, (Instant, Duration)>,
-    reset_at: Instant,
-    submitted_after: Option<Duration>,
-    end: Option<End>,
-    idle: watch::Sender<Option<Instant>>,
+}
+
+impl Drop for Episode {
+    fn drop(&mut self) {
+        if !self.is_trunk() {
+            self.common.course().forks -= 1;
+        }
+    }
 }
 
 impl Episode {
     /// Makes an episode that waits for its reset.
     pub fn new(setup: EpisodeSetup) -> Self {
-        let limit = setup.ready.task.validation.limit;
-        let rules = Rules::new(setup.plan.budgets.clone(), limit);
-        Self {
-            setup,
+        let rules = Rules::new(setup.plan.budgets.clone(), setup.ready.task.validation.limit);
+        let recorder = setup.recorder.clone();
+        let course = Course {
             rules,
-            sandbox: None,
-            jobs: BTreeMap::new(),
             reset_at: Instant::now(),
             submitted_after: None,
+            ending: None,
             end: None,
-            idle: watch::Sender::new(None),
+            generation: 0,
+            next_branch: 1,
+            forks: 0,
+            acting: 0,
+        };
+        let common = Common { setup, course: Mutex::new(course), idle: watch::Sender::new(None) };
+        Self {
+            common: Arc::new(common),
+            branch: BranchId::default(),
+            generation: 0,
+            recorder,
+            sandbox: None,
+            jobs: BTreeMap::new(),
         }
     }
 
     /// Follows the last moment at which an agent that is not in a step can still act; none while it is in one.
     pub fn idle_deadline(&self) -> watch::Receiver<Option<Instant>> {
-        self.idle.subscribe()
+        self.common.idle.subscribe()
     }
 
-    /// Tells the watchdog when the wall budget ends, now that the agent's turn begins.
-    fn await_agent(&self) {
-        let wall = self.setup.plan.budgets.wall_s.map(seconds);
-        self.idle.send_replace(wall.and_then(|wall| self.reset_at.checked_add(wall)));
+    fn is_trunk(&self) -> bool {
+        self.branch == BranchId::default()
     }
 
-    fn elapsed(&self) -> Duration {
-        self.submitted_after.unwrap_or_else(|| self.reset_at.elapsed())
+    fn setup(&self) -> &EpisodeSetup {
+        &self.common.setup
     }
 
     fn sandbox(&mut self) -> Result<&mut (dyn Sandbox + 'static), EnvironmentError> {
@@ -155,32 +175,36 @@ impl Episode {
     }
 
     async fn act(&mut self, action: &Action) -> Result<Observation, EnvironmentError> {
-        let limit = self.rules.time_limit(Duration::MAX, self.elapsed());
-        let Some(sandbox) = self.sandbox.as_deref_mut() else { return Err(EnvironmentError::NotReset) };
+        let common = self.common.clone();
+        let limit = {
+            let course = common.course();
+            course.rules.time_limit(Duration::MAX, course.elapsed())
+        };
         let mut hands = Hands {
-            sandbox,
-            blobs: &self.setup.home.blobs(),
-            cancel: &self.setup.cancel,
+            sandbox: self.sandbox()?,
+            blobs: &common.setup.home.blobs(),
+            cancel: &common.setup.cancel,
             limit,
-            default_timeout: self.setup.ready.task.command_timeout,
+            default_timeout: common.setup.ready.task.command_timeout,
         };
         Ok(hands.act(action).await?)
     }
 
     /// Counts the time of a foreground command, or of the jobs that ran meanwhile.
     fn charge(&mut self, action: &Action, observation: &Observation, took: Duration) {
+        let rules = &mut self.common.course().rules;
         match (action, &observation.job) {
             (Action::Wait { .. } | Action::Interrupt { .. }, _) => {}
             (_, Some(job)) => {
                 self.jobs.insert(job.name.clone(), (Instant::now(), Duration::ZERO));
             }
-            (_, None) => self.rules.charge(took),
+            (_, None) => rules.charge(took),
         }
         let ended = observation.job.as_ref().filter(|job| job.state != mlgym_journal::JobState::Running);
         let now = Instant::now();
         for (since, charged) in self.jobs.values_mut() {
             let more = now.saturating_duration_since(*since);
-            self.rules.charge(more);
+            rules.charge(more);
             *charged += more;
             *since = now;
         }
@@ -190,37 +214,46 @@ impl Episode {
     }
 
     async fn validate(&mut self) -> Result<(Observation, f64), EnvironmentError> {
-        let task = self.setup.ready.task.clone();
+        let task = self.setup().ready.task.clone();
         if task.validation.limit == 0 {
             return Ok((complain("this task has no validation split".to_owned()), 0.0));
         }
-        if !self.rules.may_validate() {
+        // Taken before the grader runs, so that no other branch takes it too.
+        if !self.common.course().rules.begin_validation() {
             let reason = format!("all {} validations are used", task.validation.limit);
             return Ok((complain(reason), 0.0));
         }
-        let root = self.setup.artifacts(Split::Validation);
-        let collected = submission::collect(self.sandbox()?, &task.submission, &root).await?;
-        if let Collected::Missing(reason) | Collected::Refused(reason) = collected {
-            return self.rejected(reason);
-        }
-        match self.setup.grade(Split::Validation).await? {
-            Grade::Rejected { reason } => self.rejected(reason),
-            Grade::Scored { raw, normalised, .. } => {
-                let (attempt, reward) = self.rules.validated(normalised);
-                let score = ValidationScore { metric: task.metric.name.clone(), raw, normalised };
-                let event = Event::Validated { attempt, score: Some(score.clone()), rejection: None };
-                self.setup.recorder.record(event)?;
-                Ok((Observation { validation: Some(score), ..Observation::default() }, reward))
+        let outcome = self.validation(&task).await;
+        let normalised = outcome.as_ref().ok().and_then(|(graded, _)| *graded);
+        let (attempt, reward) = self.common.course().rules.end_validation(normalised);
+        let (observation, event) = match outcome?.1 {
+            Validation::Rejected(reason) => {
+                let event = Event::Validated { attempt, score: None, rejection: Some(reason.clone()) };
+                (complain(reason), event)
             }
-        }
+            Validation::Scored(score) => {
+                let event = Event::Validated { attempt, score: Some(score.clone()), rejection: None };
+                (Observation { validation: Some(score), ..Observation::default() }, event)
+            }
+        };
+        self.recorder.record(event)?;
+        Ok((observation, reward))
     }
 
-    /// A rejected submission gets no score and costs no validation.
-    fn rejected(&self, reason: String) -> Result<(Observation, f64), EnvironmentError> {
-        let rejection = Some(reason.clone());
-        let event = Event::Validated { attempt: self.rules.validations_used(), score: None, rejection };
-        self.setup.recorder.record(event)?;
-        Ok((complain(reason), 0.0))
+    /// Copies the submission out and has it graded; a rejected one has no score and costs no validation.
+    async fn validation(&mut self, task: &Task) -> Result<(Option<f64>, Validation), EnvironmentError> {
+        let root = self.setup().artifacts(Split::Validation, self.branch);
+        let collected = submission::collect(self.sandbox()?, &task.submission, &root, false).await?;
+        if let Collected::Missing(reason) | Collected::Refused(reason) = collected {
+            return Ok((None, Validation::Rejected(reason)));
+        }
+        Ok(match self.setup().grade(Split::Validation, self.branch).await? {
+            Grade::Rejected { reason } => (None, Validation::Rejected(reason)),
+            Grade::Scored { raw, normalised, .. } => {
+                let metric = task.metric.name.clone();
+                (Some(normalised), Validation::Scored(ValidationScore { metric, raw, normalised }))
+            }
+        })
     }
 
     /// Takes the submission, removes the sandbox, grades, and ends the episode. Returns what the agent sees and
@@ -229,11 +262,16 @@ impl Episode {
         &mut self,
         truncated: Option<BudgetKind>,
     ) -> Result<(Observation, f64), EnvironmentError> {
-        self.submitted_after = Some(self.elapsed());
-        let task = self.setup.ready.task.clone();
-        let root = self.setup.artifacts(Split::Test);
+        {
+            let mut course = self.common.course();
+            course.submitted_after = Some(course.elapsed());
+        }
+        let task = self.setup().ready.task.clone();
+        // What is kept of a submission does not depend on the branch that it comes from.
+        let trunk = BranchId::default();
+        let root = self.setup().artifacts(Split::Test, trunk);
         self.sandbox()?.halt().await?;
-        let collected = submission::collect(self.sandbox()?, &task.submission, &root).await?;
+        let collected = submission::collect(self.sandbox()?, &task.submission, &root, true).await?;
         let files = match collected {
             Collected::Files(files) => files,
             Collected::Missing(reason) => {
@@ -244,14 +282,17 @@ impl Episode {
             }
         };
         self.remove_sandbox().await?;
-        let usage = self.rules.usage(self.elapsed());
-        self.setup.recorder.record(Event::Submitted { files, usage, truncated })?;
+        let usage = {
+            let course = self.common.course();
+            course.rules.usage(course.elapsed())
+        };
+        self.recorder.record(Event::Submitted { files, usage, truncated })?;
         let started = Instant::now();
-        Ok(match self.setup.grade(Split::Test).await? {
+        Ok(match self.setup().grade(Split::Test, trunk).await? {
             Grade::Rejected { reason } => self.settle(EpisodeStatus::Rejected, Some(reason), truncated, None),
             Grade::Scored { metrics, raw, normalised } => {
                 let duration_s = started.elapsed().as_secs_f64();
-                self.setup.recorder.record(Event::Graded { metrics, raw, normalised, duration_s })?;
+                self.recorder.record(Event::Graded { metrics, raw, normalised, duration_s })?;
                 self.settle(EpisodeStatus::Graded, None, truncated, Some(normalised))
             }
         })
@@ -264,8 +305,10 @@ impl Episode {
         truncated: Option<BudgetKind>,
         normalised: Option<f64>,
     ) -> (Observation, f64) {
-        let reward = self.rules.end(normalised);
-        self.end = Some(End { status, reason: reason.clone(), truncated, reward: normalised.unwrap_or(0.0) });
+        let mut course = self.common.course();
+        let reward = course.rules.end(normalised);
+        course.end =
+            Some(End { status, reason: reason.clone(), truncated, reward: normalised.unwrap_or(0.0) });
         let observation = match reason {
             Some(reason) => complain(reason),
             None => Observation::default(),
@@ -274,6 +317,7 @@ impl Episode {
     }
 
     async fn remove_sandbox(&mut self) -> Result<(), SandboxError> {
+        self.jobs.clear();
         match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
@@ -283,7 +327,20 @@ impl Episode {
     /// Ends an episode that no submission ended: a budget that is over is answered by grading what there is, as a
     /// step would have; anything else leaves the episode without a score.
     pub async fn expire(&mut self, budget: BudgetKind) -> Result<(), EnvironmentError> {
-        if self.end.is_none() && self.sandbox.is_some() {
+        self.common.course().ending.get_or_insert(Ending::Budget(budget));
+        self.settle_budget().await
+    }
+
+    /// Grades the trunk, where a budget is over and nothing was graded yet: a fork may have used it up.
+    pub async fn settle_budget(&mut self) -> Result<(), EnvironmentError> {
+        let due = {
+            let course = self.common.course();
+            match course.ending {
+                Some(Ending::Budget(budget)) if course.end.is_none() => Some(budget),
+                _ => None,
+            }
+        };
+        if let (Some(budget), true) = (due, self.sandbox.is_some()) {
             self.hand_in(Some(budget)).await?;
         }
         Ok(())
@@ -293,7 +350,14 @@ impl Episode {
     /// not just return.
     pub async fn close(&mut self, failure: Option<(EpisodeStatus, String)>) -> Result<(), EnvironmentError> {
         let removed = self.remove_sandbox().await;
-        let end = match (self.end.take(), failure) {
+        // Forks that the agent dropped.
+        let swept = self.setup().backend.sweep().await;
+        let (end, usage) = {
+            let mut course = self.common.course();
+            let usage = course.rules.usage(course.elapsed());
+            (course.end.take(), usage)
+        };
+        let end = match (end, failure) {
             (Some(end), _) => end,
             (None, Some((status, reason))) => {
                 End { status, reason: Some(reason), truncated: None, reward: 0.0 }
@@ -305,95 +369,135 @@ impl Episode {
                 reward: 0.0,
             },
         };
-        self.setup.recorder.record(Event::EpisodeEnded {
+        self.recorder.record(Event::EpisodeEnded {
             status: end.status,
             reason: end.reason,
             reward: end.reward,
             truncated: end.truncated,
-            usage: self.rules.usage(self.elapsed()),
+            usage,
         })?;
-        Ok(removed?)
+        removed?;
+        Ok(swept?)
     }
+
+    /// Takes what ends the episode to its end. The trunk is graded for a budget; a fork leaves that to it.
+    async fn conclude(
+        &mut self,
+        ending: Ending,
+        observation: &mut Observation,
+    ) -> Result<f64, EnvironmentError> {
+        let budget = match ending {
+            Ending::Budget(budget) => budget,
+            Ending::Submission => {
+                observation.notices.push("the episode is over: another branch submitted".to_owned());
+                return Ok(0.0);
+            }
+        };
+        observation
+            .notices
+            .push(format!("the episode is over: its {budget:?} budget is used up").to_lowercase());
+        if !self.is_trunk() {
+            observation.notices.push("the episode itself is graded, not this fork of it".to_owned());
+            return Ok(0.0);
+        }
+        let (last, due) = self.hand_in(Some(budget)).await?;
+        observation.notices.extend(last.error);
+        Ok(due)
+    }
+
+    /// Begins a step, in whichever branch.
+    fn begin(&self) -> Result<u64, Foul> {
+        let mut course = self.common.course();
+        if course.ending.is_some() || course.generation != self.generation {
+            return Err(if course.generation == 0 { Foul::NotReset } else { Foul::Over });
+        }
+        course.rules.begin_step()
+    }
+
+    /// Notes what ends the episode after an action, if anything does; the first to come decides.
+    fn ending_after(&self, is_submitted: bool) -> Option<Ending> {
+        let mut course = self.common.course();
+        if course.generation != self.generation {
+            return Some(Ending::Submission);
+        }
+        if !is_submitted
+            && let (None, Some(budget)) = (course.ending, course.rules.exhausted(course.elapsed()))
+        {
+            course.ending = Some(Ending::Budget(budget));
+        }
+        course.ending
+    }
+}
+
+/// What came of a validation.
+enum Validation {
+    Rejected(String),
+    Scored(ValidationScore),
 }
 
 fn complain(reason: String) -> Observation {
     Observation { error: Some(reason), ..Observation::default() }
 }
 
-/// The agent's sandbox: the public data read-only, nothing private.
-fn spec(setup: &EpisodeSetup) -> SandboxSpec {
-    let task = &setup.ready.task;
-    // Numerical libraries count the host's cores, not the sandbox's share, and would fight over it.
-    let threads = format!("{:.0}", task.limits.cpus.ceil().max(1.0));
-    let mut env: BTreeMap<String, String> =
-        ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"]
-            .map(|name| (name.to_owned(), threads.clone()))
-            .into();
-    env.insert("MLGYM_SEED".to_owned(), setup.plan.seed.to_string());
-    env.extend(task.env.clone());
-    SandboxSpec {
-        image: setup.ready.image.reference.clone(),
-        labels: setup.labels("agent"),
-        user: User::Agent,
-        workdir: task.workdir.clone(),
-        env,
-        limits: task.limits.clone(),
-        mounts: vec![Mount { source: setup.ready.data.public.clone(), target: "/data".to_owned() }],
-        read_only_root: false,
-        tmpfs: BTreeMap::new(),
-    }
-}
-
 #[async_trait]
 impl Environment for Episode {
     fn task(&self) -> &Task {
-        &self.setup.ready.task
+        &self.setup().ready.task
     }
 
     async fn reset(&mut self, _seed: u64) -> Result<(Observation, Info), EnvironmentError> {
+        if !self.is_trunk() {
+            return Err(EnvironmentError::Fork);
+        }
         self.remove_sandbox().await?;
-        let cancel = self.setup.cancel.clone();
+        let common = self.common.clone();
         let created = tokio::select! {
-            created = self.setup.create_sandbox() => created?,
-            () = cancel.cancelled() => return Err(EnvironmentError::Cancelled),
+            created = common.setup.create_sandbox() => created?,
+            () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
         };
         let (id, isolation) = (created.id().to_string(), created.isolation());
         self.sandbox = Some(created);
-        self.rules.reset();
-        self.jobs.clear();
-        self.end = None;
-        self.submitted_after = None;
-        self.reset_at = Instant::now();
+        let remaining = {
+            let mut course = common.course();
+            course.rules.reset();
+            (course.ending, course.end, course.submitted_after) = (None, None, None);
+            course.reset_at = Instant::now();
+            course.generation += 1;
+            self.generation = course.generation;
+            course.rules.remaining(Duration::ZERO)
+        };
         let observation = Observation {
-            stdout: self.setup.ready.task.instruction.clone().into(),
-            remaining: self.rules.remaining(Duration::ZERO),
+            stdout: common.setup.ready.task.instruction.clone().into(),
+            remaining,
             ..Observation::default()
         };
         let event = Event::Reset { sandbox: id, isolation, observation: observation.clone() };
-        self.setup.recorder.record(event)?;
-        self.await_agent();
+        self.recorder.record(event)?;
+        common.await_agent();
         Ok((observation, Info::new()))
     }
 
     async fn step(&mut self, action: Action) -> Result<Transition, EnvironmentError> {
-        let step = self.rules.begin_step()?;
-        self.idle.send_replace(None);
-        if self.setup.cancel.is_cancelled() {
+        let step = self.begin()?;
+        let common = self.common.clone();
+        let _acting = common.enter();
+        let cancel = &common.setup.cancel;
+        if cancel.is_cancelled() {
             return Err(EnvironmentError::Cancelled);
         }
-        self.setup.recorder.record(Event::Action { step, action: action.clone() })?;
+        self.recorder.record(Event::Action { step, action: action.clone() })?;
         let started = Instant::now();
         let mut terminated = false;
         let (mut observation, mut reward) = match &action {
             Action::Validate => self.validate().await?,
             Action::Submit => {
-                let path = self.setup.ready.task.submission.clone();
-                let cancel = self.setup.cancel.clone();
-                match submission::complaint(self.sandbox()?, &path, &cancel).await? {
+                let path = common.setup.ready.task.submission.clone();
+                match submission::complaint(self.sandbox()?, &path, cancel).await? {
                     Some(reason) => (complain(reason), 0.0),
                     None => {
-                        terminated = true;
-                        self.hand_in(None).await?
+                        let is_first = common.course().ending.replace(Ending::Submission).is_none();
+                        terminated = is_first;
+                        if is_first { self.hand_in(None).await? } else { (Observation::default(), 0.0) }
                     }
                 }
             }
@@ -403,22 +507,22 @@ impl Environment for Episode {
         if !matches!(action, Action::Validate | Action::Submit) {
             self.charge(&action, &observation, took);
         }
-        let budget = if terminated { None } else { self.rules.exhausted(self.elapsed()) };
-        if let Some(budget) = budget {
-            let (last, due) = self.hand_in(Some(budget)).await?;
-            reward += due;
-            observation
-                .notices
-                .push(format!("the episode is over: its {budget:?} budget is used up").to_lowercase());
-            observation.notices.extend(last.error);
+        let ending = if terminated { None } else { self.ending_after(terminated) };
+        if let Some(ending) = ending {
+            reward += self.conclude(ending, &mut observation).await?;
         }
+        let budget = ending.and_then(|ending| match ending {
+            Ending::Budget(budget) => Some(budget),
+            Ending::Submission => None,
+        });
+        terminated |= ending == Some(Ending::Submission);
         observation.duration_s = took.as_secs_f64();
-        observation.remaining = self.rules.remaining(self.elapsed());
+        observation.remaining = {
+            let course = common.course();
+            course.rules.remaining(course.elapsed())
+        };
         let truncated = budget.is_some();
-        if !terminated && !truncated {
-            self.await_agent();
-        }
-        self.setup.recorder.record(Event::Step {
+        self.recorder.record(Event::Step {
             step,
             observation: observation.clone(),
             reward,
@@ -428,12 +532,71 @@ impl Environment for Episode {
         })?;
         Ok(Transition { observation, reward, terminated, truncated, info: Info::new() })
     }
+
+    async fn fork(&mut self) -> Result<(Box<dyn Environment>, Observation), EnvironmentError> {
+        let common = self.common.clone();
+        let branch = {
+            let mut course = common.course();
+            if course.generation == 0 {
+                return Err(EnvironmentError::NotReset);
+            }
+            if course.ending.is_some() || course.generation != self.generation || !course.rules.is_running() {
+                return Err(EnvironmentError::Over);
+            }
+            if course.forks >= MAX_FORKS {
+                return Err(EnvironmentError::TooManyForks { limit: MAX_FORKS });
+            }
+            let branch = BranchId(course.next_branch);
+            course.next_branch += 1;
+            course.forks += 1;
+            branch
+        };
+        let _acting = common.enter();
+        // From here on, dropping the fork counts it out again.
+        let mut fork = Self {
+            common: common.clone(),
+            branch,
+            generation: self.generation,
+            recorder: self.recorder.on(branch),
+            sandbox: None,
+            jobs: BTreeMap::new(),
+        };
+        let backend = &common.setup.backend;
+        // What earlier forks held is let go before more is taken.
+        backend.sweep().await?;
+        let snapshot = self.sandbox()?.snapshot().await?;
+        let restored = backend.restore(&common.setup.spec(), &snapshot).await;
+        let removed = backend.remove_snapshot(&snapshot.id).await;
+        let sandbox = restored?;
+        let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());
+        fork.sandbox = Some(sandbox);
+        removed?;
+        let notice = "this is a fork: files, directory and variables are as they were; programs that ran and \
+                      background jobs are not carried over";
+        let remaining = {
+            let course = common.course();
+            course.rules.remaining(course.elapsed())
+        };
+        let observation =
+            Observation { notices: vec![notice.to_owned()], remaining, ..Observation::default() };
+        fork.recorder.record(Event::Forked {
+            from: self.branch,
+            sandbox: id,
+            isolation,
+            observation: observation.clone(),
+        })?;
+        Ok((Box::new(fork), observation))
+    }
+
+    async fn discard(mut self: Box<Self>) -> Result<(), EnvironmentError> {
+        Ok(self.remove_sandbox().await?)
+    }
 }
 
 impl Episode {
     /// Runs a command in the episode's sandbox beside the rules: for checks, never for an agent.
     pub async fn probe(&mut self, script: &str, timeout: Duration) -> Result<String, EnvironmentError> {
-        let cancel = self.setup.cancel.clone();
+        let cancel = self.setup().cancel.clone();
         let output = self.sandbox()?.shell(&Command::new(script, timeout), &cancel).await?;
         Ok(format!("{}{}", output.stdout.to_text(), output.stderr.to_text()))
     }

@@ -1,4 +1,4 @@
-//! Removes the sandboxes that killed runs left behind, and never another live run's.
+//! Removes the sandboxes and snapshots that killed runs left behind, and never another live run's.
 
 use std::collections::BTreeMap;
 
@@ -19,33 +19,44 @@ pub enum ReapError {
     Run(#[from] RunError),
 }
 
-/// Removes the sandboxes of this home whose run no live process holds; returns their number.
+/// Removes the sandboxes and snapshots of this home whose run no live process holds; returns the sandboxes' number.
 pub async fn reap(backend: &dyn Backend, home: &Home) -> Result<usize, ReapError> {
     // The home's label is that of any run of it.
     let labels = run_labels(home, &RunId::from_parts(jiff::Timestamp::UNIX_EPOCH, 0), "");
     let filter: BTreeMap<_, _> = labels.into_iter().filter(|(key, _)| key == "mlgym.home").collect();
     let mut removed = 0;
     for sandbox in backend.list(&filter).await? {
-        let run = sandbox.labels.get("mlgym.run").and_then(|run| RunId::new(run.clone()).ok());
-        let is_held = match run {
-            Some(run) => RunLock::is_held(home, &run)?,
-            None => false,
-        };
-        if !is_held {
+        if !is_held(home, &sandbox.labels)? {
             backend.remove(&sandbox.id).await?;
             removed += 1;
+        }
+    }
+    for snapshot in backend.snapshots(&filter).await? {
+        if !is_held(home, &snapshot.labels)? {
+            backend.remove_snapshot(&snapshot.id).await?;
         }
     }
     Ok(removed)
 }
 
-/// Removes whatever sandboxes a run has left; returns their number.
+/// Tells whether a live process runs what these labels name.
+fn is_held(home: &Home, labels: &BTreeMap<String, String>) -> Result<bool, RunError> {
+    match labels.get("mlgym.run").and_then(|run| RunId::new(run.clone()).ok()) {
+        Some(run) => RunLock::is_held(home, &run),
+        None => Ok(false),
+    }
+}
+
+/// Removes whatever sandboxes and snapshots a run has left; returns the sandboxes' number.
 pub async fn remove_run(backend: &dyn Backend, home: &Home, run: &RunId) -> Result<usize, ReapError> {
     let filter: BTreeMap<_, _> =
         run_labels(home, run, "").into_iter().filter(|(key, _)| key != "mlgym.role").collect();
     let found = backend.list(&filter).await?;
     for sandbox in &found {
         backend.remove(&sandbox.id).await?;
+    }
+    for snapshot in backend.snapshots(&filter).await? {
+        backend.remove_snapshot(&snapshot.id).await?;
     }
     Ok(found.len())
 }

@@ -19,6 +19,7 @@ pub struct RunEvent {
 #[derive(Debug, Clone)]
 pub struct Recorder {
     episode: EpisodeId,
+    branch: BranchId,
     journal: Arc<Mutex<JournalWriter>>,
     watchers: Option<mpsc::UnboundedSender<RunEvent>>,
 }
@@ -30,14 +31,20 @@ impl Recorder {
         journal: JournalWriter,
         watchers: Option<mpsc::UnboundedSender<RunEvent>>,
     ) -> Self {
-        Self { episode, journal: Arc::new(Mutex::new(journal)), watchers }
+        Self { episode, branch: BranchId::default(), journal: Arc::new(Mutex::new(journal)), watchers }
+    }
+
+    /// Makes a recorder of another branch, into the same journal.
+    #[must_use]
+    pub fn on(&self, branch: BranchId) -> Self {
+        Self { branch, ..self.clone() }
     }
 
     /// Writes an event; it is in the journal when this returns.
     pub fn record(&self, event: Event) -> Result<(), JournalError> {
         let envelope = {
             let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-            journal.append(BranchId::default(), Timestamp::now(), event)?
+            journal.append(self.branch, Timestamp::now(), event)?
         };
         if let Some(watchers) = &self.watchers {
             // A watcher that went away must not stop the episode.

@@ -32,6 +32,8 @@ pub struct Rules {
     steps: u64,
     compute: Duration,
     validated: u64,
+    /// Validations that are under way.
+    validating: u64,
     best: f64,
     paid: f64,
 }
@@ -46,6 +48,7 @@ impl Rules {
             steps: 0,
             compute: Duration::ZERO,
             validated: 0,
+            validating: 0,
             best: 0.0,
             paid: 0.0,
         }
@@ -86,24 +89,23 @@ impl Rules {
         self.compute = self.compute.saturating_add(compute);
     }
 
-    /// Tells whether another validation is allowed.
-    pub fn may_validate(&self) -> bool {
-        self.validated < self.validations
+    /// Sets a validation apart, where the limit allows another one; [`Self::end_validation`] must follow.
+    pub fn begin_validation(&mut self) -> bool {
+        let is_allowed = self.validated + self.validating < self.validations;
+        self.validating += u64::from(is_allowed);
+        is_allowed
     }
 
-    /// Counts a validation and returns its number and its reward: by how much the best validated score improved,
-    /// from 0.
-    pub fn validated(&mut self, normalised: f64) -> (u64, f64) {
+    /// Counts a validation that was begun, unless it came to no score. Returns how many are used, and the reward: by how
+    /// much the best validated score improved, from 0.
+    pub fn end_validation(&mut self, normalised: Option<f64>) -> (u64, f64) {
+        self.validating = self.validating.saturating_sub(1);
+        let Some(normalised) = normalised else { return (self.validated, 0.0) };
         self.validated += 1;
         let improvement = (normalised - self.best).max(0.0);
         self.best += improvement;
         self.paid += improvement;
         (self.validated, improvement)
-    }
-
-    /// Returns the number of validations so far.
-    pub fn validations_used(&self) -> u64 {
-        self.validated
     }
 
     /// Names the budget that is over, if one is.
@@ -209,10 +211,14 @@ mod tests {
     #[test]
     fn validation_pays_only_improvement_and_is_limited() {
         let mut rules = rules(9, 100.0, 30.0);
-        assert_eq!(rules.validated(0.25), (1, 0.25));
-        assert!(rules.may_validate());
-        assert_eq!(rules.validated(-1.0), (2, 0.0));
-        assert!(!rules.may_validate());
+        assert!(rules.begin_validation());
+        assert_eq!(rules.end_validation(Some(0.25)), (1, 0.25));
+        assert!(rules.begin_validation());
+        assert!(!rules.begin_validation(), "the last one is under way");
+        assert_eq!(rules.end_validation(None), (1, 0.0));
+        assert!(rules.begin_validation(), "one without a score costs none");
+        assert_eq!(rules.end_validation(Some(-1.0)), (2, 0.0));
+        assert!(!rules.begin_validation());
         assert_eq!(rules.end(Some(1.0)), 0.75);
     }
 
@@ -223,7 +229,7 @@ mod tests {
             last in proptest::option::of(-3.0..3.0f64),
         ) {
             let mut rules = rules(99, 100.0, 30.0);
-            let paid: f64 = scores.iter().map(|score| rules.validated(*score).1).sum();
+            let paid: f64 = scores.iter().map(|score| rules.end_validation(Some(*score)).1).sum();
             let total = paid + rules.end(last);
             prop_assert!((total - last.unwrap_or(0.0)).abs() < 1e-9);
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mlgym_journal::run::{RunError, RunLock};
 use mlgym_journal::{
-    BudgetKind, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStarted, EpisodeStatus, EpisodeView, Event,
-    Home, JournalError, JournalReader, JournalWriter, RunManifest, TaskName,
+    BranchId, BudgetKind, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStarted, EpisodeStatus, EpisodeView,
+    Event, Home, JournalError, JournalReader, JournalWriter, RunManifest, TaskName,
 };
 use mlgym_sandbox::{Backend, EngineFacts};
 use mlgym_tasks::{Grade, GradeError, Split, Task, TaskError};
@@ -276,12 +276,14 @@ impl Runner {
         let target = directory.join("attempts").join(attempt.to_string());
         let io = |verb, path: PathBuf| move |source| RunnerError::Io { verb, path, source };
         std::fs::create_dir_all(&target).map_err(io("make", target.clone()))?;
-        for name in ["journal.jsonl", "submission", "validation"] {
-            match std::fs::rename(directory.join(name), target.join(name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io("move", directory.join(name))(error));
-                }
-                _ => {}
+        let entries = std::fs::read_dir(&directory).map_err(io("read", directory.clone()))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let is_of_attempt = name.to_str().is_some_and(|name| {
+                name == "journal.jsonl" || name == "submission" || name.starts_with("validation")
+            });
+            if is_of_attempt {
+                std::fs::rename(entry.path(), target.join(&name)).map_err(io("move", entry.path()))?;
             }
         }
         Ok(())
@@ -344,7 +346,11 @@ impl Runner {
             () = passed(idle) => None,
         };
         let outcome = match outcome {
-            Some(outcome) => outcome,
+            // A fork may have used up a budget while the episode itself was not in a step.
+            Some(outcome) => match episode.settle_budget().await {
+                Ok(()) => outcome,
+                Err(error) => Err(error.into()),
+            },
             None => episode.expire(BudgetKind::Wall).await.map_err(AgentError::from),
         };
         let failure = match outcome {
@@ -373,7 +379,7 @@ impl Runner {
     ) -> Result<(), RunnerError> {
         let setup = self.setup(manifest, plan, ready)?;
         let started = Instant::now();
-        let (status, reason, reward) = match setup.grade(Split::Test).await {
+        let (status, reason, reward) = match setup.grade(Split::Test, BranchId::default()).await {
             Ok(Grade::Scored { metrics, raw, normalised }) => {
                 let duration_s = started.elapsed().as_secs_f64();
                 setup.recorder.record(Event::Graded { metrics, raw, normalised, duration_s })?;

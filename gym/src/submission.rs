@@ -65,11 +65,13 @@ pub(crate) async fn complaint(
     })
 }
 
-/// Copies the submission to `<root>/<its absolute path>`, replacing what lies in `root`.
+/// Copies the submission to `<root>/<its absolute path>`, replacing what lies in `root`. Where programs still run in the
+/// sandbox, a copy that breaks off is their doing.
 pub(crate) async fn collect(
     sandbox: &mut dyn Sandbox,
     path: &str,
     root: &Path,
+    is_halted: bool,
 ) -> Result<Collected, CollectError> {
     let io = |verb| move |source| CollectError::Io { verb, path: root.to_owned(), source };
     match std::fs::remove_dir_all(root) {
@@ -84,6 +86,9 @@ pub(crate) async fn collect(
             return Ok(Collected::Missing(format!("there is no submission: {path} does not exist")));
         }
         Err(SandboxError::Transfer(error @ TransferError::Io { .. })) => {
+            return Err(CollectError::Sandbox(error.into()));
+        }
+        Err(SandboxError::Transfer(error @ TransferError::Broken { .. })) if is_halted => {
             return Err(CollectError::Sandbox(error.into()));
         }
         Err(SandboxError::Transfer(error)) => return Ok(Collected::Refused(error.to_string())),

@@ -118,6 +118,17 @@ pub enum Event {
         /// The first observation.
         observation: Observation,
     },
+    /// A branch was forked off; this is the new branch's first event.
+    Forked {
+        /// The branch that it was made of.
+        from: BranchId,
+        /// The engine's id of the new branch's sandbox.
+        sandbox: String,
+        /// How the sandbox is isolated, as the backend reports it.
+        isolation: serde_json::Value,
+        /// The new branch's first observation.
+        observation: Observation,
+    },
     /// The agent chose an action; written before it is carried out.
     Action {
         /// Counts steps from 1.

@@ -129,6 +129,8 @@ impl EpisodeView {
                     usage: *usage,
                 });
             }
+            // Steps are numbered across branches; whose sandbox is whose is not the fold's.
+            Event::Forked { observation, .. } => self.remaining = observation.remaining.clone(),
             Event::Unknown => {}
         }
     }

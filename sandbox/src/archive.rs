@@ -1,7 +1,7 @@
 //! Files as a tar on their way in and out: what may be packed, and what an archive from a sandbox may do here.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
@@ -81,7 +81,7 @@ pub(crate) fn unpack(
 ) -> Result<Transferred, TransferError> {
     let mut archive = tar::Archive::new(reader);
     let mut done = Transferred { bytes: 0, entries: 0, directory: false };
-    let broken = |error| host("read the archive for")(target, error);
+    let broken = |source| TransferError::Broken { path: path.to_owned(), source };
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path().map_err(broken)?.into_owned();
@@ -89,6 +89,10 @@ pub(crate) fn unpack(
         let inner = below_root(&name).ok_or(TransferError::Unsafe { path: shown.clone() })?;
         done.entries += 1;
         done.bytes = done.bytes.saturating_add(entry.size());
+        if inner.as_os_str().len() > LONGEST_PATH {
+            let limit = LONGEST_PATH as u64;
+            return Err(TransferError::TooLarge { path: path.into(), limit, unit: "bytes in a file's path" });
+        }
         if done.entries > caps.entries {
             return Err(TransferError::TooLarge { path: path.into(), limit: caps.entries, unit: "files" });
         }
@@ -99,16 +103,69 @@ pub(crate) fn unpack(
         match entry.header().entry_type() {
             tar::EntryType::Directory => {
                 done.directory |= inner.as_os_str().is_empty();
-                fs::create_dir(&to).map_err(|error| host("make")(&to, error))?;
+                fs::create_dir(&to).map_err(|error| misplaced(path, host("make"), &to, error))?;
             }
             tar::EntryType::Regular => {
-                let created = File::create_new(&to).and_then(|mut file| io::copy(&mut entry, &mut file));
-                created.map_err(|error| host("write")(&to, error))?;
+                let mut file =
+                    File::create_new(&to).map_err(|error| misplaced(path, host("write"), &to, error))?;
+                copy(&mut entry, &mut file).map_err(|error| match error {
+                    CopyError::Read(source) => broken(source),
+                    CopyError::Write(source) => host("write")(&to, source),
+                })?;
             }
             other => return Err(TransferError::NotRegular { path: shown, kind: kind(other) }),
         }
     }
+    if done.entries == 0 {
+        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    }
     Ok(done)
+}
+
+/// The longest path below the copied directory, in bytes: the host's own part comes on top, and 4096 are allowed.
+const LONGEST_PATH: usize = 2048;
+
+/// An archive whose entries do not fit each other is of files that changed meanwhile.
+fn misplaced(
+    path: &str,
+    host: impl Fn(&Path, io::Error) -> TransferError,
+    to: &Path,
+    source: io::Error,
+) -> TransferError {
+    use io::ErrorKind::{AlreadyExists, InvalidFilename, NotADirectory, NotFound};
+    match source.kind() {
+        AlreadyExists | NotADirectory | NotFound => TransferError::Broken { path: path.to_owned(), source },
+        InvalidFilename => TransferError::Unsafe { path: path.to_owned() },
+        _ => host(to, source),
+    }
+}
+
+/// Which side of a copy failed.
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Copies an entry's content; holes are left where there are only zeros, so that a sparse file stays one.
+fn copy(entry: &mut impl Read, file: &mut File) -> Result<(), CopyError> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut length = 0_u64;
+    loop {
+        let read = match entry.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error)),
+        };
+        let piece = &buffer[..read];
+        let written = match piece.iter().all(|byte| *byte == 0) {
+            true => file.seek(SeekFrom::Current(i64::try_from(read).unwrap_or(0))).map(|_| ()),
+            false => file.write_all(piece),
+        };
+        written.map_err(CopyError::Write)?;
+        length += read as u64;
+    }
+    file.set_len(length).map_err(CopyError::Write)
 }
 
 /// Strips the archive's root name; `None` when the name is not made of ordinary parts.
@@ -166,6 +223,34 @@ mod tests {
         let (dir, file) = (tar::EntryType::Directory, tar::EntryType::Regular);
         assert!(!check(&[("x", file, b"abc")]).unwrap().directory);
         assert!(check(&[("x/", dir, b""), ("x/y", file, b"abc")]).unwrap().directory);
+    }
+
+    #[test]
+    fn what_changed_while_it_was_copied_is_told_from_a_host_that_refuses() {
+        let (dir, file) = (tar::EntryType::Directory, tar::EntryType::Regular);
+        let broken = |result| matches!(result, Err(TransferError::Broken { .. }));
+        assert!(broken(check(&[])));
+        assert!(broken(check(&[("x/", dir, b""), ("x/y", file, b""), ("x/y", file, b"")])));
+        assert!(broken(check(&[("x/", dir, b""), ("x/y/z", file, b"")])));
+        assert!(broken(check(&[("x", file, b""), ("x/y", file, b"")])));
+        let directory = tempfile::tempdir().unwrap();
+        let whole = archive(&[("x", file, b"abc")]);
+        let caps = TransferCaps { bytes: 10, entries: 4 };
+        assert!(broken(unpack(&whole[..513], "/w/x", &directory.path().join("x"), caps)));
+    }
+
+    #[test]
+    fn zeros_become_holes_and_the_size_stays() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let mut content = vec![0_u8; 4 << 20];
+        content[1 << 20] = 7;
+        let whole = archive(&[("x", tar::EntryType::Regular, &content)]);
+        let to = directory.path().join("x");
+        let caps = TransferCaps { bytes: 8 << 20, entries: 4 };
+        unpack(whole.as_slice(), "/w/x", &to, caps).unwrap();
+        assert!(fs::read(&to).unwrap() == content);
+        assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
     }
 
     #[test]

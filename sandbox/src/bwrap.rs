@@ -113,7 +113,7 @@ impl BwrapBackend {
         let rootfs = self.images.open(&spec.image)?;
         let cgroup = self.cgroup(&id, &spec)?;
         let isolation = json!({
-            "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "built in",
+            "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
             "capabilities": spec.user.capabilities(),
             "limits": if cgroup.directories.is_empty() { json!("none but disk") } else { json!(spec.limits) },
             "disk": if spec.read_only_root { "read-only root" } else { "watched" },

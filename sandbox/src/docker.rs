@@ -1,6 +1,7 @@
 //! The Docker Engine backend: any engine with API 1.41 or newer behind `DOCKER_HOST` or the default socket.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -83,6 +84,37 @@ pub struct EngineOptions {
     pub allow_unlimited: bool,
 }
 
+/// The filter of system calls, as an engine takes it.
+#[derive(Debug)]
+enum Seccomp {
+    /// The profile itself.
+    Inline(String),
+    /// Podman reads it from a file.
+    File(tempfile::NamedTempFile),
+}
+
+impl Seccomp {
+    fn of(kind: EngineKind) -> std::io::Result<Self> {
+        let profile = crate::seccomp::profile().to_string();
+        Ok(match kind {
+            EngineKind::Docker => Self::Inline(profile),
+            EngineKind::Podman => {
+                let mut file =
+                    tempfile::Builder::new().prefix("mlgym-seccomp-").suffix(".json").tempfile()?;
+                file.write_all(profile.as_bytes())?;
+                Self::File(file)
+            }
+        })
+    }
+
+    fn option(&self) -> String {
+        match self {
+            Self::Inline(profile) => format!("seccomp={profile}"),
+            Self::File(file) => format!("seccomp={}", file.path().display()),
+        }
+    }
+}
+
 /// Makes sandboxes with an engine that speaks Docker's API.
 #[derive(Debug, Clone)]
 pub struct DockerBackend {
@@ -90,6 +122,8 @@ pub struct DockerBackend {
     options: EngineOptions,
     name: String,
     facts: EngineFacts,
+    /// The engine's `seccomp` option: a profile, or where one lies.
+    seccomp: Arc<Seccomp>,
     orphans: Orphans,
     /// Snapshots that could not be removed yet, because something stands on them.
     used_snapshots: Arc<Mutex<Vec<SnapshotId>>>,
@@ -123,11 +157,23 @@ impl DockerBackend {
             Some(runtime) => format!("{}/{runtime}", kind.name()),
             None => kind.name().to_owned(),
         };
-        Ok(Self { docker, options, name, facts, orphans: Orphans::default(), used_snapshots: Arc::default() })
+        let seccomp = Seccomp::of(kind).map_err(|source| SandboxError::Refused {
+            what: "a system call filter".to_owned(),
+            reason: format!("it cannot be written to {}: {source}", std::env::temp_dir().display()),
+        })?;
+        Ok(Self {
+            docker,
+            options,
+            name,
+            facts,
+            seccomp: Arc::new(seccomp),
+            orphans: Orphans::default(),
+            used_snapshots: Arc::default(),
+        })
     }
 
     async fn start(&self, spec: &SandboxSpec) -> Result<ResidentSandbox, SandboxError> {
-        let container = DockerContainer::create(&self.docker, &self.facts, &self.options, spec).await?;
+        let container = DockerContainer::create(self, spec).await?;
         ResidentSandbox::start(Arc::new(container), &self.orphans).await
     }
 

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod docker;
 pub mod image;
 mod resident;
+mod seccomp;
 pub mod spec;
 pub mod transfer;
 

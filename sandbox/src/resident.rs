@@ -122,6 +122,11 @@ impl Sandbox for ResidentSandbox {
         cancel: &CancellationToken,
     ) -> Result<CommandOutput, SandboxError> {
         let started = Instant::now();
+        // A shell that died between two commands costs the next one only what it had set.
+        let was_dead = self.resident()?.has_ended();
+        if was_dead {
+            self.revive().await?;
+        }
         let container = self.container.clone();
         let turn = {
             let never = CancellationToken::new();
@@ -153,7 +158,7 @@ impl Sandbox for ResidentSandbox {
             stdout,
             stderr,
             duration: started.elapsed(),
-            shell_restarted: died,
+            shell_restarted: died || was_dead,
         })
     }
 

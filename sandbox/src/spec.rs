@@ -54,6 +54,10 @@ impl User {
     }
 }
 
+/// Where the disk limit is watched, one file counts for so many bytes at least: the proportion in which file systems have
+/// room for them.
+pub(crate) const BYTES_A_FILE: u64 = 16 << 10;
+
 /// The most that a sandbox may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
@@ -83,7 +87,7 @@ pub struct Mount {
 }
 
 /// What a sandbox is to be. The network is always none, all capabilities but the user's are dropped,
-/// no-new-privileges is set and the default seccomp filter is on; there is no field to ask for less.
+/// no-new-privileges is set and mlgym's seccomp filter is on; there is no field to ask for less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// The image: an engine's reference or id, as [`crate::image`] resolved it.
@@ -104,6 +108,17 @@ pub struct SandboxSpec {
     pub read_only_root: bool,
     /// Directories kept in memory, with their size in bytes.
     pub tmpfs: BTreeMap<String, u64>,
+}
+
+impl SandboxSpec {
+    /// How much of its memory it may use as shared memory, in bytes. Submitted code must not be able to fill a grader's
+    /// memory with files.
+    pub(crate) fn shared_memory_bytes(&self) -> u64 {
+        match self.user {
+            User::Agent => self.limits.memory_bytes / 4,
+            User::Grader => self.limits.memory_bytes / 16,
+        }
+    }
 }
 
 /// A command for the sandbox's shell.

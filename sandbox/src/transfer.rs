@@ -43,8 +43,8 @@ pub struct Transferred {
     pub directory: bool,
 }
 
-/// Says why files did not pass. All but `Io` are the fault of what lies in the sandbox, and are written so that
-/// an agent may read them.
+/// Says why files did not pass. All but `Io` and, when nothing runs in the sandbox any more, `Broken` are the fault of
+/// what lies or runs in the sandbox, and are written so that an agent may read them.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// Nothing is there.
@@ -76,6 +76,16 @@ pub enum TransferError {
     Unsafe {
         /// The path in the sandbox.
         path: String,
+    },
+    /// The copy ended before its end, or is of nothing that ever was: the engine broke off, or a program changed what was
+    /// being copied.
+    #[error("copy {path}: it changed while it was copied")]
+    Broken {
+        /// The path in the sandbox.
+        path: String,
+        /// What the archive lacked.
+        #[source]
+        source: io::Error,
     },
     /// The host's file system refused.
     #[error("{verb} {} on the host", path.display())]

@@ -200,7 +200,11 @@ fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
         limits: task.limits.clone(),
         mounts,
         read_only_root: true,
-        tmpfs: BTreeMap::from([("/tmp".to_owned(), 512 << 20), ("/logs".to_owned(), 16 << 20)]),
+        // Files in memory count as memory: submitted code must not be able to fill it with them.
+        tmpfs: BTreeMap::from([
+            ("/tmp".to_owned(), (task.limits.memory_bytes / 4).min(512 << 20)),
+            ("/logs".to_owned(), 16 << 20),
+        ]),
     }
 }
 
@@ -216,7 +220,8 @@ async fn run(
 ) -> Result<Grade, GradeError> {
     let task = request.task.name.to_string();
     let sandbox = |source| GradeError::Sandbox { task: task.clone(), source };
-    let script = "mkdir -p /logs/verifier && chmod 700 /logs/verifier && (bash /tests/test.sh)";
+    let script =
+        "chmod 755 /logs; mkdir -p /logs/verifier && chmod 700 /logs/verifier && (bash /tests/test.sh)";
     let command = Command::new(script, request.task.grader_timeout);
     let output = container.shell(&command, cancel).await.map_err(sandbox)?;
     match output.end {

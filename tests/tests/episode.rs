@@ -110,6 +110,8 @@ async fn file_actions_do_what_they_say_and_complain_in_words() {
         Action::Read { path: "hello.txt".into(), range: None },
         Action::Shell { command: "true".into(), timeout: Some(-1.0), background: false },
         Action::Wait { job: "job7".into(), timeout: 1.0 },
+        Action::Read { path: "/dev/zero".into(), range: None },
+        Action::Search { pattern: "x".into(), path: Some("/dev/zero".into()) },
     ];
     let (_, plan) = episode(&lab, "", actions).await;
     let seen = lab.observations(&plan);
@@ -126,6 +128,10 @@ async fn file_actions_do_what_they_say_and_complain_in_words() {
     assert_eq!(seen[11].stdout.content, "hello\n");
     assert!(seen[12].error.as_deref().unwrap().contains("above 0"));
     assert!(seen[13].error.as_deref().unwrap().contains("no job"));
+    for endless in &seen[14..16] {
+        assert!(endless.error.as_deref().unwrap().contains("not a regular file"), "{endless:?}");
+        assert!(endless.duration_s < 30.0, "{endless:?}");
+    }
 }
 
 #[tokio::test]

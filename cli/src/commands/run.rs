@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use mlgym::runner::tasks_of;
 use mlgym_journal::run::RunLock;
-use mlgym_journal::{EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest};
+use mlgym_journal::{
+    Envelope, EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest,
+};
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
@@ -244,10 +246,13 @@ fn events(
     let path = home.journal(&manifest.run, &plan.episode);
     let lines =
         if path.exists() { JournalReader::open(&path)?.collect::<Result<Vec<_>, _>>()? } else { Vec::new() };
-    session.output.result(&lines, |lines| {
-        lines.iter().map(|line| format!("{:>4} {}\n", line.seq, hanging(&describe(&line.event)))).collect()
-    });
+    session.output.result(&lines, |lines| transcript(lines));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a journal for people, a line or a few for each event.
+pub(crate) fn transcript(lines: &[Envelope]) -> String {
+    lines.iter().map(|line| format!("{:>4} {}\n", line.seq, hanging(&describe(&line.event)))).collect()
 }
 
 /// Says an event in a line or a few.
@@ -260,6 +265,9 @@ fn describe(event: &Event) -> String {
         }
         Event::Reset { sandbox, .. } => {
             format!("reset: sandbox {}", sandbox.chars().take(12).collect::<String>())
+        }
+        Event::Forked { from, sandbox, .. } => {
+            format!("forked from branch {}: sandbox {}", from.0, sandbox.chars().take(12).collect::<String>())
         }
         Event::Action { step, action } => {
             let json = serde_json::to_string(action).unwrap_or_default();

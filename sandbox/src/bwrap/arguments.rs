@@ -27,7 +27,8 @@ const LAUNCH: &str = r#"
 set -e
 directory=$0
 for group in $MLGYM_CGROUPS; do echo $$ > "$group/cgroup.procs"; done
-unset MLGYM_CGROUPS
+ulimit -f "$MLGYM_FILE_KIB"
+unset MLGYM_CGROUPS MLGYM_FILE_KIB
 ulimit -n 4096
 ulimit -c 0
 exec 3> "$directory/info" 4< "$directory/refused.bpf" 5< "$directory/unknown.bpf"
@@ -42,6 +43,7 @@ pub(crate) fn launcher(container: &BwrapContainer, pipes: &Path) -> Command {
     let groups: Vec<_> =
         container.cgroup.directories.iter().map(|directory| directory.display().to_string()).collect();
     command.env("MLGYM_CGROUPS", groups.join(" "));
+    command.env("MLGYM_FILE_KIB", (container.spec.limits.storage_bytes >> 10).to_string());
     command
 }
 
@@ -68,7 +70,7 @@ fn arguments(container: &BwrapContainer, pipes: &Path) -> Vec<String> {
     for path in READ_ONLY.into_iter().filter(|path| Path::new(path).exists()) {
         all.add(&["--ro-bind", path, path]);
     }
-    let shared = (spec.limits.memory_bytes / 4).to_string();
+    let shared = spec.shared_memory_bytes().to_string();
     all.add(&["--dev", "/dev", "--perms", "1777", "--size", &shared, "--tmpfs", "/dev/shm"]);
     for (path, bytes) in &spec.tmpfs {
         all.add(&["--perms", "1777", "--size", &bytes.to_string(), "--tmpfs", path]);

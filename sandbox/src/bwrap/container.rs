@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,14 +21,11 @@ use crate::bwrap::keeper::Keeper;
 use crate::bwrap::processes;
 use crate::bwrap::rootfs::Rootfs;
 use crate::resident::container::{Attached, Container, Prey, Program};
-use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
+use crate::spec::{BYTES_A_FILE, SandboxId, SandboxSpec, SnapshotId};
 use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
 
 /// How often the files are counted while a command runs.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
-
-/// One file for so many bytes of the disk limit: the proportion in which file systems have them.
-const BYTES_A_FILE: u64 = 16 << 10;
 
 /// What lies beside a sandbox's files, for whoever finds it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +94,14 @@ impl BwrapContainer {
     async fn tar(&self, arguments: &[&str]) -> Result<Attached, SandboxError> {
         let argv = ["/usr/bin/env", "tar"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
         self.attach(Program { argv, env: Vec::new(), workdir: Some("/".to_owned()) }).await
+    }
+
+    /// Counts the files that only a process holds any more.
+    async fn unnamed_bytes(&self) -> u64 {
+        let Some(init) = self.keeper.lock().await.as_ref().map(|keeper| keeper.init()) else { return 0 };
+        let Ok(files) = fs::metadata(self.files()) else { return 0 };
+        let counted = tokio::task::spawn_blocking(move || processes::unnamed_bytes(init, files.dev()));
+        counted.await.unwrap_or(0)
     }
 
     /// Asks the sandbox itself what lies at a path.
@@ -204,7 +210,7 @@ impl Container for BwrapContainer {
         loop {
             tokio::time::sleep(COUNT_PAUSE).await;
             let files = self.files();
-            let bytes = count(&files, &["--block-size=1"]).await;
+            let bytes = count(&files, &["--block-size=1"]).await.saturating_add(self.unnamed_bytes().await);
             let entries = count(&files, &["--inodes"]).await;
             if bytes > limit || entries > (limit / BYTES_A_FILE).max(1024) {
                 return;

@@ -14,7 +14,7 @@ use futures_util::stream;
 use rustix::fs::{FileType, Mode, mknodat};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{OpenOptions, Receiver};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
 use crate::backend::SandboxError;
@@ -37,6 +37,8 @@ pub(crate) struct Keeper {
     pipes: PathBuf,
     child: Mutex<Child>,
     requests: tokio::sync::Mutex<ChildStdin>,
+    /// Ends with the sandbox.
+    stdout: tokio::sync::Mutex<BufReader<ChildStdout>>,
     /// PID 1 of the sandbox, as the host counts.
     init: u32,
     /// The keeper's own number inside.
@@ -85,6 +87,7 @@ impl Keeper {
             pipes,
             child: Mutex::new(child),
             requests: tokio::sync::Mutex::new(requests),
+            stdout: tokio::sync::Mutex::new(stdout),
             init,
             inner,
             next: AtomicU64::new(0),
@@ -120,7 +123,10 @@ impl Keeper {
         let sent = self.requests.lock().await.write_all(request.as_bytes()).await;
         sent.map_err(|_| lost("its first program is gone"))?;
         let mut watcher = String::new();
-        let opened = tokio::time::timeout(START_TIME, first.read_line(&mut watcher)).await;
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(START_TIME, first.read_line(&mut watcher)) => opened,
+            () = self.gone() => return Err(lost("its first program is gone")),
+        };
         if !matches!(opened, Ok(Ok(_))) {
             return Err(lost("it starts no program: it may be out of processes"));
         }
@@ -148,6 +154,13 @@ impl Keeper {
             Some((Ok(chunk), pipes))
         });
         Ok(Attached::new(output, input, Box::pin(async move { Ok(code.await.ok().flatten()) })))
+    }
+
+    /// Waits until the sandbox's processes are dead: the first of them held this pipe, and the others hold it still.
+    async fn gone(&self) {
+        let mut rest = [0; 64];
+        let mut stdout = self.stdout.lock().await;
+        while matches!(stdout.read(&mut rest).await, Ok(1..)) {}
     }
 
     fn lock_watchers(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u32>> {

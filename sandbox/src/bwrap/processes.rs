@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -116,9 +117,52 @@ pub(crate) fn thaw(stopped: &BTreeSet<u32>) {
     }
 }
 
+/// Sums up the files that descendants hold open or mapped and that have no name any more, on one device.
+pub(crate) fn unnamed_bytes(root: u32, device: u64) -> u64 {
+    let mut found = BTreeMap::new();
+    for process in descendants(root) {
+        for table in ["fd", "map_files"] {
+            let Ok(links) = fs::read_dir(format!("/proc/{}/{table}", process.pid)) else { continue };
+            // What was closed meanwhile needs no counting.
+            let files = links.flatten().filter_map(|link| fs::metadata(link.path()).ok());
+            for file in files.filter(|file| file.nlink() == 0 && file.is_file() && file.dev() == device) {
+                found.insert(file.ino(), file.blocks() * 512);
+            }
+        }
+    }
+    found.values().sum()
+}
+
 /// Sends a signal; a process that is gone is no error.
 pub(crate) fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_name_is_counted_while_somebody_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = fs::metadata(directory.path()).unwrap().dev();
+        let script = "exec 9> held; rm held; head -c 3000000 /dev/zero >&9; echo ready; read -r line";
+        let mut child = std::process::Command::new("bash")
+            .args(["-c", script])
+            .current_dir(directory.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let me = std::process::id();
+        assert!(unnamed_bytes(me, device) >= 3_000_000);
+        assert_eq!(unnamed_bytes(me, device + 1), 0);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(unnamed_bytes(me, device), 0);
     }
 }

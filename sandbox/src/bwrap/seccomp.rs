@@ -1,4 +1,5 @@
-//! What a sandbox without an engine may not ask of the kernel: what an engine's default filter refuses, too.
+//! The filter of [`crate::seccomp`] as bubblewrap reads it. It refuses what is named there and allows the rest: a list
+//! of all that is allowed would be walked at every call.
 
 use std::collections::BTreeMap;
 
@@ -8,63 +9,7 @@ use seccompiler::{
 };
 
 use crate::backend::SandboxError;
-
-/// Calls that change the machine, reach into other namespaces, or have been ways out of sandboxes.
-const REFUSED: [i64; 41] = [
-    libc::SYS_acct,
-    libc::SYS_add_key,
-    libc::SYS_bpf,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_settime,
-    libc::SYS_delete_module,
-    libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_init_module,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-    libc::SYS_kcmp,
-    libc::SYS_kexec_file_load,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_nfsservctl,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_perf_event_open,
-    libc::SYS_pivot_root,
-    libc::SYS_quotactl,
-    libc::SYS_reboot,
-    libc::SYS_request_key,
-    libc::SYS_setns,
-    libc::SYS_settimeofday,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_syslog,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-    libc::SYS_userfaultfd,
-    libc::SYS_vhangup,
-];
-
-/// The flags of `clone` that make namespaces.
-const NAMESPACES: [i32; 8] = [
-    libc::CLONE_NEWNS,
-    libc::CLONE_NEWCGROUP,
-    libc::CLONE_NEWUTS,
-    libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUSER,
-    libc::CLONE_NEWPID,
-    libc::CLONE_NEWNET,
-    0x80, // CLONE_NEWTIME
-];
+use crate::seccomp::{AF_VSOCK, NAMESPACES, refused};
 
 /// The two filters, as bubblewrap reads them: the second answers `ENOSYS` to the one call whose flags a filter cannot
 /// see, so that programs take the older call instead.
@@ -73,14 +18,16 @@ pub(crate) fn filters() -> Result<[Vec<u8>; 2], SandboxError> {
         what: "a system call filter".to_owned(),
         reason: error.to_string(),
     };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.map(|call| (call, Vec::new())).into();
-    let with = |flag: i32| {
-        let flag = u64::from(flag.unsigned_abs());
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = refused().map(|call| (call, Vec::new())).collect();
+    let with = |flag: u64| {
         let is_set = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
         SeccompRule::new(vec![is_set])
     };
-    let clone = NAMESPACES.iter().map(|flag| with(*flag)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    rules.insert(libc::SYS_clone, clone);
+    let flags = (0..64).map(|bit| 1_u64 << bit).filter(|flag| NAMESPACES & flag != 0);
+    rules.insert(libc::SYS_clone, flags.map(with).collect::<Result<_, _>>().map_err(failed)?);
+    let vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_VSOCK);
+    let vsock = vsock.and_then(|is_vsock| SeccompRule::new(vec![is_vsock])).map_err(failed)?;
+    rules.insert(libc::SYS_socket, vec![vsock]);
     let refusals = compile(rules, libc::EPERM).map_err(failed)?;
     let unknown = compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS).map_err(failed)?;
     Ok([bytes(&guarded(refusals)), bytes(&unknown)])

@@ -13,10 +13,10 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use crate::backend::{EngineFacts, SandboxError};
+use crate::backend::SandboxError;
 use crate::docker::disk::DiskWatch;
 use crate::docker::exec::attach;
-use crate::docker::{EngineOptions, archive, engine, isolation};
+use crate::docker::{DockerBackend, archive, engine, isolation};
 use crate::resident::container::{Attached, Container, Program};
 use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 use crate::transfer::{FileSource, TransferCaps, Transferred};
@@ -33,13 +33,9 @@ pub(crate) struct DockerContainer {
 }
 
 impl DockerContainer {
-    pub(crate) async fn create(
-        docker: &Docker,
-        facts: &EngineFacts,
-        options: &EngineOptions,
-        spec: &SandboxSpec,
-    ) -> Result<Self, SandboxError> {
-        let started = isolation::create(docker, facts, options, spec).await?;
+    pub(crate) async fn create(backend: &DockerBackend, spec: &SandboxSpec) -> Result<Self, SandboxError> {
+        let docker = &backend.docker;
+        let started = isolation::create(backend, spec).await?;
         let user = spec.user.as_exec_user();
         let disk = started.watch_disk.then(|| DiskWatch {
             docker: docker.clone(),

@@ -13,7 +13,7 @@ use crate::backend::SandboxError;
 use crate::docker::exec::attach;
 use crate::resident::container::Program;
 use crate::resident::shell::quote;
-use crate::spec::SandboxId;
+use crate::spec::{BYTES_A_FILE, SandboxId};
 
 /// How often the quick count is made while a command runs.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -52,12 +52,22 @@ impl DiskWatch {
 
     async fn quick_count(&self) -> Result<u64, SandboxError> {
         let places = format!("{} /workspace /tmp /var/tmp /home /solution", quote(&self.workdir));
-        // A directory that is named twice is counted once.
-        let script = format!("du -sxk --total -- {places} 2>/dev/null | tail -n 1 | cut -f 1");
+        // A directory that is named twice is counted once. Files that only a process holds any more are found there.
+        let script = format!(
+            "du -sxk --total -- {places} 2>/dev/null | tail -n 1 | cut -f 1; \
+             du -sx --inodes --total -- {places} 2>/dev/null | tail -n 1 | cut -f 1; \
+             find -L /proc/[0-9]*/fd -maxdepth 1 -type f -links 0 -printf '%i %k\\n' 2>/dev/null | sort -u | \
+             (sum=0; while read -r _ size; do sum=$((sum + size)); done; echo $sum)"
+        );
         let program = Program::script(&script, []);
         let (said, _) = attach(&self.docker, &self.id, self.user, program).await?.collect(100).await?;
-        let kibibytes: u64 = String::from_utf8_lossy(&said).trim().parse().unwrap_or(0);
-        Ok(kibibytes.saturating_mul(1024))
+        let said = String::from_utf8_lossy(&said);
+        let mut numbers = said.lines().map(|line| line.trim().parse::<u64>().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        let (named_kib, files, unnamed_kib) = (next(), next(), next());
+        let bytes = named_kib.saturating_add(unnamed_kib).saturating_mul(1024);
+        // An empty file takes no block, and a place in the file system's tables all the same.
+        Ok(bytes.max(files.saturating_mul(BYTES_A_FILE)))
     }
 
     async fn full_by_engine(&self) {

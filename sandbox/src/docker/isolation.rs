@@ -9,8 +9,8 @@ use bollard::models::{
 };
 use serde_json::json;
 
-use crate::backend::{EngineFacts, SandboxError};
-use crate::docker::{EngineKind, EngineOptions, archive, engine};
+use crate::backend::SandboxError;
+use crate::docker::{DockerBackend, EngineKind, archive, engine};
 use crate::spec::{SandboxId, SandboxSpec, User};
 use crate::transfer::FileSource;
 
@@ -49,6 +49,8 @@ struct Shape<'a> {
     kind: EngineKind,
     /// The engine's runtime; its default when absent.
     runtime: Option<&'a str>,
+    /// The security option with the filter of system calls.
+    seccomp: &'a str,
     /// Whether the engine limits the disk.
     quota: bool,
     /// Whether the engine brings PID 1; else a bash waits for orphans.
@@ -57,12 +59,8 @@ struct Shape<'a> {
 
 /// Creates and starts a container. Where the engine refuses what it may lack (a disk quota that its driver promised,
 /// a program for PID 1), the container is made without and mlgym does that part.
-pub(crate) async fn create(
-    docker: &Docker,
-    facts: &EngineFacts,
-    options: &EngineOptions,
-    spec: &SandboxSpec,
-) -> Result<Started, SandboxError> {
+pub(crate) async fn create(backend: &DockerBackend, spec: &SandboxSpec) -> Result<Started, SandboxError> {
+    let DockerBackend { docker, facts, options, .. } = backend;
     let mut spec = spec.clone();
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
     let cores = facts.cpus.max(1) as f64;
@@ -70,8 +68,9 @@ pub(crate) async fn create(
     spec.limits.cpus = spec.limits.cpus.min(cores);
     let spec = &spec;
     let runtime = options.runtime.as_deref();
-    let mut shape =
-        Shape { kind: options.kind, runtime, quota: facts.disk_quota && !spec.read_only_root, init: true };
+    let seccomp = backend.seccomp.option();
+    let quota = facts.disk_quota && !spec.read_only_root;
+    let mut shape = Shape { kind: options.kind, runtime, seccomp: &seccomp, quota, init: true };
     let created = loop {
         match docker.create_container(None, body(spec, shape)).await {
             Err(Error::DockerResponseServerError { message, .. })
@@ -105,7 +104,7 @@ pub(crate) async fn create(
         (false, false) => "watched",
     };
     let isolation = json!({
-        "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "default",
+        "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
         "capabilities": spec.user.capabilities(), "limits": spec.limits, "disk": disk,
         "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
         "warnings": created.warnings,
@@ -165,7 +164,7 @@ fn host_config(spec: &SandboxSpec, shape: Shape<'_>) -> HostConfig {
         network_mode: Some("none".to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(spec.user.capabilities().iter().map(|name| (*name).to_owned()).collect()),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned(), shape.seccomp.to_owned()]),
         privileged: Some(false),
         ipc_mode: Some("private".to_owned()),
         init: Some(shape.init),
@@ -175,7 +174,7 @@ fn host_config(spec: &SandboxSpec, shape: Shape<'_>) -> HostConfig {
         #[expect(clippy::cast_possible_truncation, reason = "a number of cores times 1e9 fits")]
         nano_cpus: Some((limits.cpus * 1e9) as i64),
         ulimits: Some(ulimits(shape.kind, storage)),
-        shm_size: Some(memory / 4),
+        shm_size: Some(i64::try_from(spec.shared_memory_bytes()).unwrap_or(i64::MAX)),
         readonly_rootfs: Some(spec.read_only_root),
         mounts: Some(spec.mounts.iter().map(mount).collect()),
         tmpfs: Some(spec.tmpfs.iter().map(|(path, bytes)| (path.clone(), tmpfs_options(*bytes))).collect()),
@@ -232,7 +231,8 @@ fn mount(mount: &crate::spec::Mount) -> EngineMount {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape<'_> = Shape { kind: EngineKind::Docker, runtime: None, quota: false, init: true };
+    const SHAPE: Shape<'_> =
+        Shape { kind: EngineKind::Docker, runtime: None, seccomp: "seccomp=x", quota: false, init: true };
 
     #[test]
     fn a_limit_that_does_not_hold_is_told_from_a_swap_that_is_not_limited() {
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
         assert!(host.cap_add.unwrap().is_empty());
-        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges", "seccomp=x"]);
         assert_eq!(host.privileged, Some(false));
         assert_eq!(host.memory, host.memory_swap);
         assert!(host.mounts.unwrap().iter().all(|mount| mount.read_only == Some(true)));

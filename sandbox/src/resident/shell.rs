@@ -7,11 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::SandboxError;
 use crate::capture::{Capture, CaptureLimits, Captured};
-use crate::resident::container::{Attached, Container, Program};
+use crate::resident::container::{Attached, Chunk, Container, Program};
 use crate::resident::marker::MarkerScanner;
 use crate::spec::{Command, SandboxId};
 
@@ -75,13 +76,19 @@ pub(crate) struct ResidentShell {
     attached: Attached,
     pid: u32,
     outputs: Option<Outputs>,
+    /// What came between two commands; it belongs to the next one.
+    early: Vec<Chunk>,
 }
+
+/// So many pieces of output are looked at between two commands; more than that waits in the pipe.
+const EARLY: usize = 16;
 
 impl ResidentShell {
     pub(crate) async fn start(container: &dyn Container) -> Result<Self, SandboxError> {
         let program = Program { workdir: Some(container.workdir().to_owned()), ..Program::bash() };
         let attached = container.attach(program).await?;
-        let mut shell = Self { container: container.id().clone(), attached, pid: 0, outputs: None };
+        let mut shell =
+            Self { container: container.id().clone(), attached, pid: 0, outputs: None, early: Vec::new() };
         shell.write("exec 250>&1 251>&2\n").await?;
         let greeting = Command::new("echo $BASHPID", Duration::from_secs(30));
         let turn = shell.run(&greeting, &CancellationToken::new()).await?;
@@ -99,6 +106,18 @@ impl ResidentShell {
         self.pid
     }
 
+    /// Tells whether the shell is known to have ended since the last command.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        while self.early.len() < EARLY {
+            match self.attached.next().now_or_never() {
+                Some(Some(chunk)) => self.early.push(chunk),
+                Some(None) => return true,
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// Runs one command. Its outputs are fetched with [`Self::take_outputs`], so that a caller may kill a command
     /// that is late, wait for its end with [`Self::finish`], and lose nothing of what it printed.
     pub(crate) async fn run(
@@ -108,6 +127,9 @@ impl ResidentShell {
     ) -> Result<Turn, SandboxError> {
         let marker = nonce();
         self.outputs = Some(Outputs::new(command.capture, &marker));
+        for chunk in std::mem::take(&mut self.early) {
+            self.take_in(&chunk)?;
+        }
         // The redirections come back from the saved descriptors even when the command changed the shell's own.
         let script = format!(
             "eval {} </dev/null\n{{ __mlgym=$?; }} 2>/dev/null; exec 1>&250 2>&251; \
@@ -144,17 +166,21 @@ impl ResidentShell {
                 () = tokio::time::sleep_until(deadline.into()) => return Ok(Turn::TimedOut),
             };
             let Some(chunk) = chunk else { return self.died().await };
-            let Some(outputs) = &mut self.outputs else { continue };
-            let channel = if chunk.stderr { &mut outputs.stderr } else { &mut outputs.stdout };
-            let pushed = channel.push(&chunk.bytes);
-            let both = outputs.stdout.done && outputs.stderr.done;
-            let code =
-                std::str::from_utf8(outputs.stdout.scanner.tail()).ok().and_then(|code| code.parse().ok());
-            pushed.map_err(|error| self.lost(&format!("its output cannot be kept: {error}")))?;
-            if both {
-                return Ok(Turn::Done(code.unwrap_or(-1)));
+            if let Some(code) = self.take_in(&chunk)? {
+                return Ok(Turn::Done(code));
             }
         }
+    }
+
+    /// Takes a piece of output in; returns the exit code when it was the last.
+    fn take_in(&mut self, chunk: &Chunk) -> Result<Option<i32>, SandboxError> {
+        let Some(outputs) = &mut self.outputs else { return Ok(None) };
+        let channel = if chunk.stderr { &mut outputs.stderr } else { &mut outputs.stdout };
+        let pushed = channel.push(&chunk.bytes);
+        let both = outputs.stdout.done && outputs.stderr.done;
+        let code = std::str::from_utf8(outputs.stdout.scanner.tail()).ok().and_then(|code| code.parse().ok());
+        pushed.map_err(|error| self.lost(&format!("its output cannot be kept: {error}")))?;
+        Ok(both.then(|| code.unwrap_or(-1)))
     }
 
     async fn died(&mut self) -> Result<Turn, SandboxError> {

@@ -1,0 +1,111 @@
+//! What an episode is made of, and the sandbox that it asks for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mlgym_journal::{BranchId, EpisodePlan, Home, RunId};
+use mlgym_sandbox::{Backend, FileSource, Mount, Sandbox, SandboxError, SandboxSpec, User};
+use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split};
+use tokio_util::sync::CancellationToken;
+
+use crate::ready::ReadyTask;
+use crate::recorder::Recorder;
+
+/// What an episode is made of.
+#[derive(Debug, Clone)]
+pub struct EpisodeSetup {
+    /// Where its files go.
+    pub home: Home,
+    /// Its run.
+    pub run: RunId,
+    /// Its plan.
+    pub plan: EpisodePlan,
+    /// Its task, image and data.
+    pub ready: Arc<ReadyTask>,
+    /// Where its sandboxes come from.
+    pub backend: Arc<dyn Backend>,
+    /// Its journal.
+    pub recorder: Recorder,
+    /// Fires when it is to stop.
+    pub cancel: CancellationToken,
+}
+
+impl EpisodeSetup {
+    /// The labels of a sandbox of this episode.
+    pub(crate) fn labels(&self, role: &str) -> BTreeMap<String, String> {
+        let mut labels = run_labels(&self.home, &self.run, role);
+        labels.insert("mlgym.episode".to_owned(), self.plan.episode.to_string());
+        labels
+    }
+
+    /// Where the submission is copied to.
+    pub(crate) fn artifacts(&self, split: Split, branch: BranchId) -> PathBuf {
+        let directory = match split {
+            Split::Validation if branch != BranchId::default() => format!("validation-{}", branch.0),
+            Split::Validation => "validation".to_owned(),
+            Split::Test => "submission".to_owned(),
+        };
+        self.home.episode(&self.run, &self.plan.episode).join(directory)
+    }
+
+    /// Scores what lies in the split's artifacts.
+    pub(crate) async fn grade(&self, split: Split, branch: BranchId) -> Result<Grade, GradeError> {
+        let request = GradeRequest {
+            task: &self.ready.task,
+            data: &self.ready.data,
+            image: &self.ready.image.reference,
+            artifacts: self.artifacts(split, branch),
+            split,
+            seed: self.plan.seed,
+            labels: self.labels("grader"),
+        };
+        Grader::new(self.backend.clone()).grade(&request, &self.cancel).await
+    }
+
+    pub(super) async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let mut sandbox = self.backend.create(&self.spec()).await?;
+        let task = &self.ready.task;
+        let starter = task.starter_dir();
+        if starter.is_dir() {
+            sandbox.put(&task.workdir, FileSource::Directory(starter)).await?;
+        }
+        Ok(sandbox)
+    }
+
+    /// The agent's sandbox: the public data read-only, nothing private.
+    pub(super) fn spec(&self) -> SandboxSpec {
+        let task = &self.ready.task;
+        // Numerical libraries count the host's cores, not the sandbox's share, and would fight over it.
+        let threads = format!("{:.0}", task.limits.cpus.ceil().max(1.0));
+        let mut env: BTreeMap<String, String> =
+            ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"]
+                .map(|name| (name.to_owned(), threads.clone()))
+                .into();
+        env.insert("MLGYM_SEED".to_owned(), self.plan.seed.to_string());
+        env.extend(task.env.clone());
+        SandboxSpec {
+            image: self.ready.image.reference.clone(),
+            labels: self.labels("agent"),
+            user: User::Agent,
+            workdir: task.workdir.clone(),
+            env,
+            limits: task.limits.clone(),
+            mounts: vec![Mount { source: self.ready.data.public.clone(), target: "/data".to_owned() }],
+            read_only_root: false,
+            tmpfs: BTreeMap::new(),
+        }
+    }
+}
+
+/// The labels of every sandbox of a run.
+pub fn run_labels(home: &Home, run: &RunId, role: &str) -> BTreeMap<String, String> {
+    let home = std::fs::canonicalize(home.root()).unwrap_or_else(|_| home.root().to_owned());
+    [
+        ("mlgym.home", home.display().to_string()),
+        ("mlgym.run", run.to_string()),
+        ("mlgym.role", role.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}

@@ -1,0 +1,150 @@
+//! What no sandbox may ask of the kernel, the same on every backend whose sandboxes share the host's kernel.
+//!
+//! Engines bring a filter of their own, but how strict it is depends on their age: older ones let a sandbox without a
+//! network talk to the hypervisor by `AF_VSOCK` and let it use `io_uring`. So engines are given this filter instead. It
+//! allows by name what a kernel of today has and is not refused here; what is newer does not exist for a sandbox.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use syscalls::Sysno;
+
+/// Calls that change the machine, reach into other namespaces, or have been ways out of sandboxes. Not every
+/// architecture has all of them.
+const REFUSED: [&str; 56] = [
+    "_sysctl",
+    "acct",
+    "add_key",
+    "bpf",
+    "clock_adjtime",
+    "clock_settime",
+    "create_module",
+    "delete_module",
+    "fanotify_init",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "get_kernel_syms",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "listmount",
+    "lookup_dcookie",
+    "memfd_secret",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "name_to_handle_at",
+    "nfsservctl",
+    "open_by_handle_at",
+    "open_tree",
+    "open_tree_attr",
+    "perf_event_open",
+    "pivot_root",
+    "query_module",
+    "quotactl",
+    "quotactl_fd",
+    "reboot",
+    "request_key",
+    "setns",
+    "settimeofday",
+    "statmount",
+    "swapoff",
+    "swapon",
+    "sysfs",
+    "syslog",
+    "umount2",
+    "unshare",
+    "uselib",
+    "userfaultfd",
+    "ustat",
+    "vhangup",
+];
+
+/// The flags of `clone` that make namespaces: mount, cgroup, UTS, IPC, user, PID and network.
+pub(crate) const NAMESPACES: u64 = 0x7e02_0000;
+
+/// The family of sockets that reach the hypervisor, past every network namespace.
+pub(crate) const AF_VSOCK: u64 = 40;
+
+/// The numbers of the refused calls that this architecture has.
+pub(crate) fn refused() -> impl Iterator<Item = i64> {
+    REFUSED.iter().filter_map(|name| Some(i64::from(Sysno::from_str(name).ok()?.id())))
+}
+
+/// The filter as an engine takes it: an OCI seccomp profile in JSON.
+///
+/// Its architecture is this machine's alone, so that neither 32-bit programs nor a second numbering pass it by.
+pub(crate) fn profile() -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "SCMP_ARCH_AARCH64",
+        "riscv64" => "SCMP_ARCH_RISCV64",
+        _ => "SCMP_ARCH_X86_64",
+    };
+    let refused: BTreeSet<&str> = REFUSED.into();
+    let conditional = ["clone", "clone3", "socket"];
+    let allowed: Vec<&str> = Sysno::iter()
+        .map(|call| call.name())
+        .filter(|name| !refused.contains(name) && !conditional.contains(name))
+        .collect();
+    let (eperm, enosys) = (libc::EPERM, libc::ENOSYS);
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": enosys,
+        "architectures": [architecture],
+        "syscalls": [
+            { "names": allowed, "action": "SCMP_ACT_ALLOW" },
+            { "names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": eperm },
+            { "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+              "args": [{ "index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] },
+            // A filter cannot see its flags: programs take the older call instead.
+            { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": enosys },
+            { "names": ["socket"], "action": "SCMP_ACT_ALLOW",
+              "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }] },
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_never_allowed() {
+        let profile = profile();
+        let names = |index: usize| {
+            let names = profile["syscalls"][index]["names"].as_array().unwrap();
+            names.iter().map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        let (allowed, refused) = (names(0), names(1));
+        assert!(allowed.is_disjoint(&refused));
+        assert_eq!(refused.len(), REFUSED.len(), "a name stands twice");
+        for name in ["read", "openat", "execve", "futex", "mmap", "connect"] {
+            assert!(allowed.contains(name), "{name}");
+        }
+        for name in ["clone3", "socket", "clone", "mount"] {
+            assert!(!allowed.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_refused_calls_are_calls() {
+        // Each name is one that this architecture has, or one that it is known to lack.
+        let absent = ["_sysctl", "create_module", "get_kernel_syms", "ioperm", "iopl", "query_module"];
+        let absent: BTreeSet<&str> = absent.into_iter().chain(["sysfs", "uselib", "ustat"]).collect();
+        for name in REFUSED {
+            assert!(Sysno::from_str(name).is_ok() || absent.contains(name), "{name}");
+        }
+        assert!(refused().count() > 40);
+    }
+}
