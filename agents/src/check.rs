@@ -136,8 +136,8 @@ pub enum SearchError {
 /// its content: the hidden data, the grader, and the reference solution. Also tries the places where graders find
 /// theirs, and the network.
 pub async fn search(setup: EpisodeSetup) -> Result<Search, SearchError> {
-    let ready: Arc<_> = setup.ready.clone();
-    let context = Context::new(setup.plan.seed, setup.recorder.clone(), setup.cancel.clone());
+    let ready: Arc<_> = setup.ground.ready.clone();
+    let context = Context::new(setup.ground.plan.seed, setup.recorder.clone(), setup.cancel.clone());
     let mut episode = Episode::new(setup);
     let outcome = look(&mut episode, &ready.task, &ready.data.private, context.seed).await;
     // What was found matters more than a sandbox that the run's end removes.

@@ -23,7 +23,7 @@ use crate::submission::{self, CollectError, Collected};
 
 mod setup;
 
-pub use setup::{EpisodeSetup, run_labels};
+pub use setup::{EpisodeSetup, Ground, run_labels};
 
 /// So many forks of one episode may live at once: each is a sandbox with the task's limits.
 pub const MAX_FORKS: usize = 8;
@@ -94,7 +94,7 @@ impl Common {
             let course = self.course();
             (course.reset_at, course.acting == 0 && course.ending.is_none() && course.rules.is_running())
         };
-        let wall = self.setup.plan.budgets.wall_s.map(seconds).filter(|_| is_idle);
+        let wall = self.setup.ground.plan.budgets.wall_s.map(seconds).filter(|_| is_idle);
         self.idle.send_replace(wall.and_then(|wall| reset_at.checked_add(wall)));
     }
 }
@@ -133,7 +133,7 @@ impl Drop for Episode {
 impl Episode {
     /// Makes an episode that waits for its reset.
     pub fn new(setup: EpisodeSetup) -> Self {
-        let rules = Rules::new(setup.plan.budgets.clone(), setup.ready.task.validation.limit);
+        let rules = Rules::new(setup.ground.plan.budgets.clone(), setup.ground.ready.task.validation.limit);
         let recorder = setup.recorder.clone();
         let course = Course {
             rules,
@@ -182,10 +182,10 @@ impl Episode {
         };
         let mut hands = Hands {
             sandbox: self.sandbox()?,
-            blobs: &common.setup.home.blobs(),
+            blobs: &common.setup.ground.home.blobs(),
             cancel: &common.setup.cancel,
             limit,
-            default_timeout: common.setup.ready.task.command_timeout,
+            default_timeout: common.setup.ground.ready.task.command_timeout,
         };
         Ok(hands.act(action).await?)
     }
@@ -214,7 +214,7 @@ impl Episode {
     }
 
     async fn validate(&mut self) -> Result<(Observation, f64), EnvironmentError> {
-        let task = self.setup().ready.task.clone();
+        let task = self.setup().ground.ready.task.clone();
         if task.validation.limit == 0 {
             return Ok((complain("this task has no validation split".to_owned()), 0.0));
         }
@@ -242,7 +242,7 @@ impl Episode {
 
     /// Copies the submission out and has it graded; a rejected one has no score and costs no validation.
     async fn validation(&mut self, task: &Task) -> Result<(Option<f64>, Validation), EnvironmentError> {
-        let root = self.setup().artifacts(Split::Validation, self.branch);
+        let root = self.setup().ground.artifacts(Split::Validation, self.branch);
         let collected = submission::collect(self.sandbox()?, &task.submission, &root, false).await?;
         if let Collected::Missing(reason) | Collected::Refused(reason) = collected {
             return Ok((None, Validation::Rejected(reason)));
@@ -266,10 +266,10 @@ impl Episode {
             let mut course = self.common.course();
             course.submitted_after = Some(course.elapsed());
         }
-        let task = self.setup().ready.task.clone();
+        let task = self.setup().ground.ready.task.clone();
         // What is kept of a submission does not depend on the branch that it comes from.
         let trunk = BranchId::default();
-        let root = self.setup().artifacts(Split::Test, trunk);
+        let root = self.setup().ground.artifacts(Split::Test, trunk);
         self.sandbox()?.halt().await?;
         let collected = submission::collect(self.sandbox()?, &task.submission, &root, true).await?;
         let files = match collected {
@@ -351,7 +351,7 @@ impl Episode {
     pub async fn close(&mut self, failure: Option<(EpisodeStatus, String)>) -> Result<(), EnvironmentError> {
         let removed = self.remove_sandbox().await;
         // Forks that the agent dropped.
-        let swept = self.setup().backend.sweep().await;
+        let swept = self.setup().ground.backend.sweep().await;
         let (end, usage) = {
             let mut course = self.common.course();
             let usage = course.rules.usage(course.elapsed());
@@ -442,7 +442,7 @@ fn complain(reason: String) -> Observation {
 #[async_trait]
 impl Environment for Episode {
     fn task(&self) -> &Task {
-        &self.setup().ready.task
+        &self.setup().ground.ready.task
     }
 
     async fn reset(&mut self, _seed: u64) -> Result<(Observation, Info), EnvironmentError> {
@@ -452,7 +452,7 @@ impl Environment for Episode {
         self.remove_sandbox().await?;
         let common = self.common.clone();
         let created = tokio::select! {
-            created = common.setup.create_sandbox() => created?,
+            created = common.setup.first_sandbox() => created?,
             () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
         };
         let (id, isolation) = (created.id().to_string(), created.isolation());
@@ -467,7 +467,7 @@ impl Environment for Episode {
             course.rules.remaining(Duration::ZERO)
         };
         let observation = Observation {
-            stdout: common.setup.ready.task.instruction.clone().into(),
+            stdout: common.setup.ground.ready.task.instruction.clone().into(),
             remaining,
             ..Observation::default()
         };
@@ -491,7 +491,7 @@ impl Environment for Episode {
         let (mut observation, mut reward) = match &action {
             Action::Validate => self.validate().await?,
             Action::Submit => {
-                let path = common.setup.ready.task.submission.clone();
+                let path = common.setup.ground.ready.task.submission.clone();
                 match submission::complaint(self.sandbox()?, &path, cancel).await? {
                     Some(reason) => (complain(reason), 0.0),
                     None => {
@@ -561,11 +561,11 @@ impl Environment for Episode {
             sandbox: None,
             jobs: BTreeMap::new(),
         };
-        let backend = &common.setup.backend;
+        let backend = &common.setup.ground.backend;
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
         let snapshot = self.sandbox()?.snapshot().await?;
-        let restored = backend.restore(&common.setup.spec(), &snapshot).await;
+        let restored = backend.restore(&common.setup.ground.spec(), &snapshot).await;
         let removed = backend.remove_snapshot(&snapshot.id).await;
         let sandbox = restored?;
         let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());

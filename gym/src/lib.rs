@@ -14,11 +14,13 @@ pub mod recorder;
 pub mod rules;
 pub mod runner;
 mod submission;
+mod warm;
 
 pub use agent::{Agent, AgentError, AgentFactory, Context, Policy, PolicyAgent};
 pub use environment::{Environment, EnvironmentError, Info, Transition};
-pub use episode::{Episode, EpisodeSetup};
+pub use episode::{Episode, EpisodeSetup, Ground};
 pub use mlgym_journal::{Action, Budgets, LineRange, Observation};
 pub use ready::{ReadyError, ReadyTask, Stage};
 pub use recorder::{Recorder, RunEvent};
 pub use runner::{RunReport, Runner, RunnerError};
+pub use warm::WarmStart;

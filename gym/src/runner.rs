@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentError, Context, SharedFactory};
 use crate::environment::EnvironmentError;
-use crate::episode::{Episode, EpisodeSetup};
+use crate::episode::{Episode, EpisodeSetup, Ground};
 use crate::ready::ReadyTask;
 use crate::reaper::remove_run;
 use crate::recorder::{Recorder, RunEvent};
+use crate::warm::WarmQueue;
 
 /// How long a stopped episode may take to put its affairs in order before it is abandoned to the sweep.
 const GRACE: Duration = Duration::from_secs(7);
@@ -96,6 +97,12 @@ pub struct Runner {
     pub cancel: CancellationToken,
 }
 
+/// What an episode finds when its turn comes.
+struct Seat {
+    ready: Arc<ReadyTask>,
+    warm: Arc<WarmQueue>,
+}
+
 /// Loads the tasks of a planned run and checks that they are what they were.
 pub fn tasks_of(manifest: &RunManifest) -> Result<Vec<Arc<Task>>, RunnerError> {
     let mut tasks: BTreeMap<TaskName, Arc<Task>> = BTreeMap::new();
@@ -136,10 +143,19 @@ impl Runner {
         ready: &HashMap<TaskName, Arc<ReadyTask>>,
     ) -> Result<RunReport, RunnerError> {
         let slots = Arc::new(Semaphore::new(manifest.parallel.max(1)));
+        let mut queue = Vec::new();
+        for plan in &manifest.episodes {
+            let task = ready.get(&plan.task).ok_or_else(|| RunnerError::NotReady(plan.episode.clone()))?;
+            if !self.finished(manifest, plan)?.is_some_and(|record| record.status.is_final()) {
+                queue.push(self.ground(manifest, plan, task.clone()));
+            }
+        }
+        let warm = Arc::new(WarmQueue::new(queue));
         let mut episodes = JoinSet::new();
         for (index, plan) in manifest.episodes.iter().enumerate() {
             let task = ready.get(&plan.task).ok_or_else(|| RunnerError::NotReady(plan.episode.clone()))?;
-            let (runner, plan, ready) = (self.clone(), plan.clone(), task.clone());
+            let (runner, plan) = (self.clone(), plan.clone());
+            let seat = Seat { ready: task.clone(), warm: warm.clone() };
             let (manifest, slots) = (manifest.clone(), slots.clone());
             episodes.spawn(async move {
                 let slot = tokio::select! {
@@ -147,13 +163,14 @@ impl Runner {
                     () = runner.cancel.cancelled() => None,
                 };
                 let record = match slot {
-                    Some(_slot) => runner.episode(&manifest, plan, ready).await?,
+                    Some(_slot) => runner.episode(&manifest, plan, seat).await?,
                     None => runner.finished(&manifest, &plan)?,
                 };
                 Ok((index, record))
             });
         }
         let outcome = self.gather(manifest, episodes).await;
+        drop(warm);
         // What is left of abandoned episodes is removed at the next start, if the engine does not answer now.
         let removal = remove_run(self.backend.as_ref(), &self.home, &manifest.run);
         let _ = tokio::time::timeout(Duration::from_secs(5), removal).await;
@@ -236,7 +253,7 @@ impl Runner {
         &self,
         manifest: &RunManifest,
         plan: EpisodePlan,
-        ready: Arc<ReadyTask>,
+        seat: Seat,
     ) -> Result<Option<EpisodeRecord>, RunnerError> {
         let earlier = self.earlier(manifest, &plan)?;
         let record = earlier.as_ref().and_then(EpisodeView::record);
@@ -248,14 +265,14 @@ impl Runner {
         }
         match earlier {
             Some(view) if self.can_be_graded(manifest, &plan, &view) => {
-                self.grade_again(manifest, &plan, ready, view).await?;
+                self.grade_again(manifest, &plan, &seat, view).await?;
             }
             Some(view) => {
                 let attempt = view.started.as_ref().map_or(1, |started| started.attempt);
                 self.put_away(manifest, &plan, attempt)?;
-                self.attempt(manifest, &plan, ready, attempt + 1).await?;
+                self.attempt(manifest, &plan, &seat, attempt + 1).await?;
             }
-            None => self.attempt(manifest, &plan, ready, 1).await?,
+            None => self.attempt(manifest, &plan, &seat, 1).await?,
         }
         self.finished(manifest, &plan)
     }
@@ -289,6 +306,16 @@ impl Runner {
         Ok(())
     }
 
+    fn ground(&self, manifest: &RunManifest, plan: &EpisodePlan, ready: Arc<ReadyTask>) -> Ground {
+        Ground {
+            home: self.home.clone(),
+            run: manifest.run.clone(),
+            plan: plan.clone(),
+            ready,
+            backend: self.backend.clone(),
+        }
+    }
+
     fn setup(
         &self,
         manifest: &RunManifest,
@@ -297,11 +324,8 @@ impl Runner {
     ) -> Result<EpisodeSetup, RunnerError> {
         let journal = JournalWriter::open(&self.home.journal(&manifest.run, &plan.episode))?;
         Ok(EpisodeSetup {
-            home: self.home.clone(),
-            run: manifest.run.clone(),
-            plan: plan.clone(),
-            ready,
-            backend: self.backend.clone(),
+            ground: self.ground(manifest, plan, ready),
+            warm: None,
             recorder: Recorder::new(plan.episode.clone(), journal, self.watchers.clone()),
             cancel: self.cancel.child_token(),
         })
@@ -311,12 +335,14 @@ impl Runner {
         &self,
         manifest: &RunManifest,
         plan: &EpisodePlan,
-        ready: Arc<ReadyTask>,
+        seat: &Seat,
         attempt: u32,
     ) -> Result<(), RunnerError> {
         let unknown = || RunnerError::UnknownAgent(plan.agent.to_string());
         let mut agent = self.agents.create(&plan.agent).ok_or_else(unknown)?;
-        let setup = self.setup(manifest, plan, ready)?;
+        let mut setup = self.setup(manifest, plan, seat.ready.clone())?;
+        setup.warm = seat.warm.begin(&plan.episode);
+        seat.warm.start_next();
         let started = EpisodeStarted {
             run: manifest.run.clone(),
             episode: plan.episode.clone(),
@@ -329,10 +355,10 @@ impl Runner {
             model: None,
             seed: plan.seed,
             budgets: plan.budgets.clone(),
-            validations: setup.ready.task.validation.limit,
-            metric: setup.ready.task.metric.clone(),
-            image: setup.ready.image.name.clone(),
-            image_digest: setup.ready.image.digest.clone(),
+            validations: setup.ground.ready.task.validation.limit,
+            metric: setup.ground.ready.task.metric.clone(),
+            image: setup.ground.ready.image.name.clone(),
+            image_digest: setup.ground.ready.image.digest.clone(),
             backend: self.backend.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -374,10 +400,11 @@ impl Runner {
         &self,
         manifest: &RunManifest,
         plan: &EpisodePlan,
-        ready: Arc<ReadyTask>,
+        seat: &Seat,
         view: EpisodeView,
     ) -> Result<(), RunnerError> {
-        let setup = self.setup(manifest, plan, ready)?;
+        let setup = self.setup(manifest, plan, seat.ready.clone())?;
+        seat.warm.begin(&plan.episode);
         let started = Instant::now();
         let (status, reason, reward) = match setup.grade(Split::Test, BranchId::default()).await {
             Ok(Grade::Scored { metrics, raw, normalised }) => {

@@ -69,6 +69,36 @@ pub async fn start(backend: &dyn Backend, spec: &SandboxSpec) -> Result<Duration
     first.map(|_| took)
 }
 
+/// Times what is left of a start when the sandbox was started ahead: the first command's observation. Removes it.
+pub async fn warm_start(backend: &dyn Backend, spec: &SandboxSpec) -> Result<Duration, SandboxError> {
+    let mut sandbox = backend.create(spec).await?;
+    let first = step(sandbox.as_mut(), ":").await;
+    sandbox.destroy().await?;
+    first
+}
+
+/// Times a fork of a live sandbox, from the snapshot to the fork's first observation, and removes the fork.
+pub async fn fork(
+    backend: &dyn Backend,
+    spec: &SandboxSpec,
+    sandbox: &mut dyn Sandbox,
+) -> Result<Duration, SandboxError> {
+    let started = Instant::now();
+    let snapshot = sandbox.snapshot().await?;
+    let restored = backend.restore(spec, &snapshot).await;
+    let first = match restored {
+        Ok(mut fork) => {
+            let first = step(fork.as_mut(), ":").await;
+            let took = started.elapsed();
+            fork.destroy().await?;
+            first.map(|_| took)
+        }
+        Err(error) => Err(error),
+    };
+    backend.remove_snapshot(&snapshot.id).await?;
+    first
+}
+
 /// Keeps so many sandboxes alive at once, `starting` of them being made at a time, runs one command in each, and
 /// removes them all. Returns the time until all had answered, and each command's own.
 pub async fn together(

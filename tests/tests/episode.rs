@@ -316,3 +316,49 @@ async fn the_next_start_removes_what_a_killed_run_left_and_spares_a_live_one() {
     assert_eq!(lab.containers().await, 0);
     live.destroy().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_next_episodes_sandbox_is_started_ahead_for_it_alone() {
+    /// In the first episode, waits until a second sandbox is there.
+    #[derive(Debug)]
+    struct Looker(Arc<dyn mlgym_sandbox::Backend>, std::collections::BTreeMap<String, String>);
+    #[async_trait]
+    impl Agent for Looker {
+        async fn run(
+            &mut self,
+            environment: &mut dyn Environment,
+            context: &mut Context,
+        ) -> Result<(), AgentError> {
+            environment.reset(context.seed).await?;
+            while context.seed == 0 && self.0.list(&self.1).await.unwrap().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let seed = environment.step(Action::shell("echo $MLGYM_SEED; ls /workspace")).await?;
+            let expected = format!("{}\nhello.txt\n", context.seed);
+            assert_eq!(seed.observation.stdout.content, expected, "its own, with its starter files");
+            environment.step(Action::shell("echo score 0.5 > answer.txt")).await?;
+            environment.step(Action::Submit).await?;
+            Ok(())
+        }
+    }
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let mut plan = lab.plan(&task);
+    plan.parallel = 1;
+    for seed in 1..3 {
+        let mut next = plan.episodes[0].clone();
+        next.seed = seed;
+        next.episode = mlgym_journal::EpisodeId::of(&next.agent, &next.task, seed).unwrap();
+        plan.episodes.push(next);
+    }
+    let mut labels = lab.labels();
+    labels.insert("mlgym.role".to_owned(), "agent".to_owned());
+    labels.insert("mlgym.run".to_owned(), plan.run.to_string());
+    let backend = lab.backend.clone();
+    let agents = Arc::new(move |_: &AgentName| {
+        Some(Box::new(Looker(backend.clone(), labels.clone())) as Box<dyn Agent>)
+    });
+    let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
+    assert!(report.records.iter().all(|record| record.raw == Some(0.5)), "{:?}", report.records);
+    assert_eq!((report.records.len(), lab.containers().await), (3, 0));
+}

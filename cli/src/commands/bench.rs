@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Sandboxes to start, one after the other
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     starts: u32,
+    /// Forks of a live sandbox with 10 MiB of files, one after the other
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    forks: u32,
     /// Sandboxes alive at once
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
     together: u32,
@@ -126,13 +129,22 @@ async fn measure(
         0 => None,
         mebibytes => Some(bench::flood(sandbox.as_mut(), mebibytes << 20).await?),
     };
+    spinner.set_message("forks");
+    bench::step(sandbox.as_mut(), "head -c 10M /dev/urandom > /workspace/data").await?;
+    let mut forks = Vec::new();
+    for _ in 0..arguments.forks {
+        forks.push(bench::fork(backend.as_ref(), &spec, sandbox.as_mut()).await?);
+    }
     sandbox.destroy().await?;
     spinner.set_message("starts");
-    let mut starts = Vec::new();
+    let (mut starts, mut warm) = (Vec::new(), Vec::new());
     for _ in 0..arguments.starts {
         starts.push(bench::start(backend.as_ref(), &spec).await?);
+        warm.push(bench::warm_start(backend.as_ref(), &spec).await?);
     }
     measured.extend(line("cold start: create to first observation", starts));
+    measured.extend(line("warm start: to the first observation of one started ahead", warm));
+    measured.extend(line("fork of a live sandbox with 10 MiB: to its first observation", forks));
     if arguments.together > 0 {
         spinner.set_message("sandboxes at once");
         let count = usize::try_from(arguments.together).unwrap_or(usize::MAX);

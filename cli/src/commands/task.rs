@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use mlgym::runner::parallelism;
-use mlgym::{EpisodeSetup, ReadyTask, Recorder};
+use mlgym::{EpisodeSetup, Ground, ReadyTask, Recorder};
 use mlgym_agents::check::{AGENTS, TaskCheck, judge, search};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, EpisodeId, EpisodePlan, Home, JournalWriter, Purpose, RunManifest};
@@ -269,13 +269,16 @@ fn probe(
     plan.episode = EpisodeId::new(name).map_err(|error| Failure::new(Kind::Usage, error))?;
     let journal = JournalWriter::open(&home.journal(&manifest.run, &plan.episode))?;
     Ok(EpisodeSetup {
-        home: home.clone(),
-        run: manifest.run.clone(),
         recorder: Recorder::new(plan.episode.clone(), journal, None),
-        plan,
-        ready,
-        backend: engine.backend.clone(),
+        ground: Ground {
+            home: home.clone(),
+            run: manifest.run.clone(),
+            plan,
+            ready,
+            backend: engine.backend.clone(),
+        },
         cancel: session.cancel.child_token(),
+        warm: None,
     })
 }
 

@@ -11,10 +11,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ready::ReadyTask;
 use crate::recorder::Recorder;
+use crate::warm::WarmStart;
 
 /// What an episode is made of.
 #[derive(Debug, Clone)]
 pub struct EpisodeSetup {
+    /// What its sandboxes depend on.
+    pub ground: Ground,
+    /// Its journal.
+    pub recorder: Recorder,
+    /// Fires when it is to stop.
+    pub cancel: CancellationToken,
+    /// Its first sandbox, where it was started ahead.
+    pub warm: Option<WarmStart>,
+}
+
+/// All that an episode's sandboxes depend on, known before the episode begins.
+#[derive(Debug, Clone)]
+pub struct Ground {
     /// Where its files go.
     pub home: Home,
     /// Its run.
@@ -25,13 +39,28 @@ pub struct EpisodeSetup {
     pub ready: Arc<ReadyTask>,
     /// Where its sandboxes come from.
     pub backend: Arc<dyn Backend>,
-    /// Its journal.
-    pub recorder: Recorder,
-    /// Fires when it is to stop.
-    pub cancel: CancellationToken,
 }
 
 impl EpisodeSetup {
+    /// Takes the sandbox that was started ahead; makes one where there is none, or where it came to nothing.
+    pub(super) async fn first_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let warm = match &self.warm {
+            Some(warm) => warm.take().await,
+            None => None,
+        };
+        match warm {
+            Some(sandbox) => Ok(sandbox),
+            None => self.ground.create_sandbox().await,
+        }
+    }
+
+    /// Scores what lies in the split's artifacts.
+    pub(crate) async fn grade(&self, split: Split, branch: BranchId) -> Result<Grade, GradeError> {
+        self.ground.grade(split, branch, &self.cancel).await
+    }
+}
+
+impl Ground {
     /// The labels of a sandbox of this episode.
     pub(crate) fn labels(&self, role: &str) -> BTreeMap<String, String> {
         let mut labels = run_labels(&self.home, &self.run, role);
@@ -49,8 +78,12 @@ impl EpisodeSetup {
         self.home.episode(&self.run, &self.plan.episode).join(directory)
     }
 
-    /// Scores what lies in the split's artifacts.
-    pub(crate) async fn grade(&self, split: Split, branch: BranchId) -> Result<Grade, GradeError> {
+    async fn grade(
+        &self,
+        split: Split,
+        branch: BranchId,
+        cancel: &CancellationToken,
+    ) -> Result<Grade, GradeError> {
         let request = GradeRequest {
             task: &self.ready.task,
             data: &self.ready.data,
@@ -60,10 +93,10 @@ impl EpisodeSetup {
             seed: self.plan.seed,
             labels: self.labels("grader"),
         };
-        Grader::new(self.backend.clone()).grade(&request, &self.cancel).await
+        Grader::new(self.backend.clone()).grade(&request, cancel).await
     }
 
-    pub(super) async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+    pub(crate) async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
         let mut sandbox = self.backend.create(&self.spec()).await?;
         let task = &self.ready.task;
         let starter = task.starter_dir();
