@@ -318,6 +318,7 @@ impl Range {
             backend: self.backend.clone(),
             agents: Arc::new(agents),
             watchers: None,
+            allowed: mlgym::Allowed::default(),
             cancel: self.cancel.child_token(),
         };
         let ready = HashMap::from([(self.ready.task.name.clone(), self.ready.clone())]);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mlgym::Stage;
 use mlgym::episode::run_labels;
+use mlgym::{Allowed, Stage};
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_sandbox::Backend;
@@ -33,6 +33,10 @@ pub(crate) enum BackendName {
 pub(crate) enum Allowance {
     /// Memory, processes or processor time that the host cannot limit
     Unlimited,
+    /// Agents that reach the hosts their task names, through a proxy that notes what they ask for
+    Network,
+    /// The same where a host's address is this machine's, its network's or a cloud's own
+    PrivateNetwork,
 }
 
 /// One invocation of the program.
@@ -70,6 +74,12 @@ impl Session {
         };
         let root = std::path::absolute(&root).unwrap_or(root);
         Ok(Home::open(root)?)
+    }
+
+    /// What the user accepts of a run's sandboxes.
+    pub(crate) fn allowed(&self) -> Allowed {
+        let private_network = self.allow.contains(&Allowance::PrivateNetwork);
+        Allowed { network: private_network || self.allow.contains(&Allowance::Network), private_network }
     }
 
     /// Opens the home's leaderboard.

@@ -23,7 +23,7 @@ use crate::submission::{self, CollectError, Collected};
 
 mod setup;
 
-pub use setup::{EpisodeSetup, Ground, run_labels};
+pub use setup::{Allowed, EpisodeSetup, Ground, run_labels};
 
 /// So many forks of one episode may live at once: each is a sandbox with the task's limits.
 pub const MAX_FORKS: usize = 8;
@@ -565,7 +565,7 @@ impl Environment for Episode {
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
         let snapshot = self.sandbox()?.snapshot().await?;
-        let restored = backend.restore(&common.setup.ground.spec(), &snapshot).await;
+        let restored = backend.restore(&common.setup.ground.spec()?, &snapshot).await;
         let removed = backend.remove_snapshot(&snapshot.id).await;
         let sandbox = restored?;
         let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());

@@ -18,7 +18,7 @@ mod warm;
 
 pub use agent::{Agent, AgentError, AgentFactory, Context, Policy, PolicyAgent};
 pub use environment::{Environment, EnvironmentError, Info, Transition};
-pub use episode::{Episode, EpisodeSetup, Ground};
+pub use episode::{Allowed, Episode, EpisodeSetup, Ground};
 pub use mlgym_journal::{Action, Budgets, LineRange, Observation};
 pub use ready::{ReadyError, ReadyTask, Stage};
 pub use recorder::{Recorder, RunEvent};

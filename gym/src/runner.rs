@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentError, Context, SharedFactory};
 use crate::environment::EnvironmentError;
-use crate::episode::{Episode, EpisodeSetup, Ground};
+use crate::episode::{Allowed, Episode, EpisodeSetup, Ground};
 use crate::ready::ReadyTask;
 use crate::reaper::remove_run;
 use crate::recorder::{Recorder, RunEvent};
@@ -93,6 +93,8 @@ pub struct Runner {
     pub agents: SharedFactory,
     /// Who watches. Unbounded, because an episode must never wait for a watcher.
     pub watchers: Option<mpsc::UnboundedSender<RunEvent>>,
+    /// What the user accepts.
+    pub allowed: Allowed,
     /// Fires when the run is to stop.
     pub cancel: CancellationToken,
 }
@@ -313,6 +315,7 @@ impl Runner {
             plan: plan.clone(),
             ready,
             backend: self.backend.clone(),
+            allowed: self.allowed,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::archive::host;
 use crate::backend::{
     Backend, EngineFacts, Orphans, Sandbox, SandboxError, SandboxSummary, Snapshot, SnapshotSummary,
 };
+use crate::egress::EgressProxy;
 use crate::resident::ResidentSandbox;
 use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 
@@ -106,14 +107,14 @@ impl BwrapBackend {
     async fn start(&self, spec: &SandboxSpec, files: Option<&Path>) -> Result<ResidentSandbox, SandboxError> {
         let id = SandboxId(fresh_name());
         let directory = self.sandboxes().join(&id.0);
-        let mut spec = spec.clone();
+        let (mut spec, egress) = EgressProxy::of(spec)?;
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
         let cores = self.facts.cpus.max(1) as f64;
         spec.limits.cpus = spec.limits.cpus.min(cores);
         let rootfs = self.images.open(&spec.image)?;
         let cgroup = self.cgroup(&id, &spec)?;
         let isolation = json!({
-            "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
+            "network": spec.network.told(), "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
             "capabilities": spec.user.capabilities(),
             "limits": if cgroup.directories.is_empty() { json!("none but disk") } else { json!(spec.limits) },
             "disk": if spec.read_only_root { "read-only root" } else { "watched" },
@@ -138,7 +139,7 @@ impl BwrapBackend {
             return Err(host("make a sandbox in")(&container.directory, error).into());
         }
         container.record(None)?;
-        ResidentSandbox::start(Arc::new(container), &self.orphans).await
+        ResidentSandbox::start(Arc::new(container), &self.orphans, egress).await
     }
 }
 

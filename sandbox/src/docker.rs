@@ -17,6 +17,7 @@ use crate::backend::{
     Backend, EngineFacts, Orphans, Sandbox, SandboxError, SandboxSummary, Snapshot, SnapshotSummary,
 };
 use crate::docker::container::DockerContainer;
+use crate::egress::{EgressProxy, Network};
 use crate::resident::ResidentSandbox;
 use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 
@@ -173,8 +174,18 @@ impl DockerBackend {
     }
 
     async fn start(&self, spec: &SandboxSpec) -> Result<ResidentSandbox, SandboxError> {
-        let container = DockerContainer::create(self, spec).await?;
-        ResidentSandbox::start(Arc::new(container), &self.orphans).await
+        if spec.network != Network::None
+            && let Some(runtime) = &self.options.runtime
+        {
+            // Its kernel does not open sockets of this machine, and should not.
+            return Err(SandboxError::Refused {
+                what: "a network".to_owned(),
+                reason: format!("the runtime {runtime} reaches no proxy: use the engine's own"),
+            });
+        }
+        let (spec, egress) = EgressProxy::of(spec)?;
+        let container = DockerContainer::create(self, &spec).await?;
+        ResidentSandbox::start(Arc::new(container), &self.orphans, egress).await
     }
 
     /// The engine's client, for the image builder of this crate.

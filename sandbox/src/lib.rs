@@ -10,6 +10,7 @@ pub mod bench;
 pub mod bwrap;
 pub mod capture;
 pub mod docker;
+pub mod egress;
 pub mod image;
 mod resident;
 mod seccomp;
@@ -21,5 +22,6 @@ pub use backend::{
     SnapshotSummary,
 };
 pub use capture::{CaptureLimits, Captured};
+pub use egress::{Egress, HostError, HostPattern, Network};
 pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, SnapshotId, User};
 pub use transfer::{FileSource, TransferCaps, TransferError, Transferred};

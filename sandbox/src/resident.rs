@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{JobReport, Orphans, Sandbox, SandboxError, Snapshot};
-use crate::resident::container::{Container, Prey};
+use crate::egress::{self, EgressProxy};
+use crate::resident::container::{Attached, Container, Prey};
 use crate::resident::jobs::Jobs;
 use crate::resident::shell::{ResidentShell, Turn, quote};
 use crate::spec::{Command, CommandEnd, CommandOutput, SandboxId};
@@ -31,6 +32,10 @@ pub(crate) struct ResidentSandbox {
     shell: Option<ResidentShell>,
     jobs: Jobs,
     orphans: Orphans,
+    /// Its way out, where it has one.
+    egress: Option<EgressProxy>,
+    /// What gives the way out a port inside, with its pid there.
+    forwarder: Option<(u32, Attached)>,
     removed: bool,
 }
 
@@ -40,11 +45,43 @@ impl ResidentSandbox {
     pub(crate) async fn start(
         container: Arc<dyn Container>,
         orphans: &Orphans,
+        egress: Option<EgressProxy>,
     ) -> Result<Self, SandboxError> {
+        let (orphans, jobs) = (orphans.clone(), Jobs::default());
         let mut sandbox =
-            Self { container, shell: None, jobs: Jobs::default(), orphans: orphans.clone(), removed: false };
+            Self { container, shell: None, jobs, orphans, egress, forwarder: None, removed: false };
         sandbox.start_shell().await?;
+        sandbox.start_forwarder().await?;
         Ok(sandbox)
+    }
+
+    /// Gives the proxy's socket a port inside, where there is a proxy. Needed again whenever all processes were killed.
+    async fn start_forwarder(&mut self) -> Result<(), SandboxError> {
+        if self.egress.is_none() {
+            return Ok(());
+        }
+        let mut attached = self.container.attach(egress::forwarder()).await?;
+        let refused = |reason: String| SandboxError::Refused { what: "a network".to_owned(), reason };
+        let ready = async {
+            let mut said = String::new();
+            while let Some(chunk) = attached.next().await {
+                said.push_str(&String::from_utf8_lossy(&chunk.bytes));
+                if let Some(pid) = said.strip_prefix("ready ").and_then(|rest| rest.strip_suffix('\n')) {
+                    return Ok(pid.parse().unwrap_or(0));
+                }
+            }
+            Err(refused(format!("its image has no python3 that could forward to the proxy: {}", said.trim())))
+        };
+        let slow = |_| refused("its forwarder does not start".to_owned());
+        let pid = tokio::time::timeout(STATE_TIME, ready).await.map_err(slow)??;
+        self.forwarder = Some((pid, attached));
+        Ok(())
+    }
+
+    /// Restarts the container and what mlgym itself has running in it.
+    async fn restart(&mut self) -> Result<(), SandboxError> {
+        self.container.restart().await?;
+        self.start_forwarder().await
     }
 
     /// Brings the shell to where a snapshot's was.
@@ -66,13 +103,20 @@ impl ResidentSandbox {
         if self.start_shell().await.is_ok() {
             return Ok(());
         }
-        self.container.restart().await?;
+        self.restart().await?;
         self.start_shell().await
     }
 
     fn resident(&mut self) -> Result<&mut ResidentShell, SandboxError> {
         let lost = SandboxError::Lost { id: self.container.id().clone(), reason: "it was halted".to_owned() };
         self.shell.as_mut().ok_or(lost)
+    }
+
+    /// The processes that no deadline and no interruption is for.
+    fn spared(&mut self) -> Result<Vec<u32>, SandboxError> {
+        let forwarder = self.forwarder.as_ref().map(|(pid, _)| *pid);
+        let shell = self.resident()?.pid();
+        Ok([shell].into_iter().chain(forwarder).collect())
     }
 
     /// Kills, and says whether everything that was looked for is dead.
@@ -83,14 +127,14 @@ impl ResidentSandbox {
     /// Kills the running command's processes and waits until the shell is free again. A shell that does not come
     /// free, or processes that do not die, cost the shell: the container is restarted with its files kept.
     async fn stop_command(&mut self) -> Result<Turn, SandboxError> {
-        let prey = Prey::Step { shell: self.resident()?.pid(), living: self.jobs.living() };
+        let prey = Prey::Step { spared: self.spared()?, living: self.jobs.living() };
         if self.kill(&prey).await {
             let turn = self.resident()?.finish(Duration::from_secs(1)).await?;
             if matches!(turn, Turn::Done(_) | Turn::ShellDied(_)) {
                 return Ok(turn);
             }
         }
-        self.container.restart().await?;
+        self.restart().await?;
         Ok(Turn::ShellDied(None))
     }
 
@@ -126,6 +170,10 @@ impl Sandbox for ResidentSandbox {
         let was_dead = self.resident()?.has_ended();
         if was_dead {
             self.revive().await?;
+        }
+        // It runs as the sandbox's user, who may kill it and loses nothing but the time to start it again.
+        if self.forwarder.as_mut().is_some_and(|(_, forwarder)| forwarder.has_ended()) {
+            self.start_forwarder().await?;
         }
         let container = self.container.clone();
         let turn = {
@@ -174,8 +222,8 @@ impl Sandbox for ResidentSandbox {
 
     async fn interrupt(&mut self, job: &str) -> Result<JobReport, SandboxError> {
         if self.jobs.mark_interrupted(job) {
-            let shell = self.resident()?.pid();
-            self.kill(&Prey::Job { shell, name: job.to_owned() }).await;
+            let spared = self.spared()?;
+            self.kill(&Prey::Job { spared, name: job.to_owned() }).await;
         }
         Ok(self.jobs.wait(job, KILL_GRACE).await)
     }

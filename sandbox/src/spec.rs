@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{CaptureLimits, Captured};
+use crate::egress::Network;
 
 /// Names a sandbox to its backend; another process can re-attach or remove it by this.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,8 +87,8 @@ pub struct Mount {
     pub target: String,
 }
 
-/// What a sandbox is to be. The network is always none, all capabilities but the user's are dropped,
-/// no-new-privileges is set and mlgym's seccomp filter is on; there is no field to ask for less.
+/// What a sandbox is to be. All capabilities but the user's are dropped, no-new-privileges is set, mlgym's seccomp filter
+/// is on, and there is no network but a proxy's socket, where hosts are named; there is no field to ask for less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// The image: an engine's reference or id, as [`crate::image`] resolved it.
@@ -108,6 +109,9 @@ pub struct SandboxSpec {
     pub read_only_root: bool,
     /// Directories kept in memory, with their size in bytes.
     pub tmpfs: BTreeMap<String, u64>,
+    /// Whom it may talk to.
+    #[serde(default)]
+    pub network: Network,
 }
 
 impl SandboxSpec {

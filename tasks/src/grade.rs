@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlgym_sandbox::{
-    Backend, CaptureLimits, Command, CommandEnd, Mount, Sandbox, SandboxError, SandboxSpec, User,
+    Backend, CaptureLimits, Command, CommandEnd, Mount, Network, Sandbox, SandboxError, SandboxSpec, User,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -205,6 +205,7 @@ fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
             ("/tmp".to_owned(), (task.limits.memory_bytes / 4).min(512 << 20)),
             ("/logs".to_owned(), 16 << 20),
         ]),
+        network: Network::None,
     }
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlgym_journal::{Budgets, Digest, Goal, Metric, TaskName};
-use mlgym_sandbox::Limits;
+use mlgym_sandbox::{HostPattern, Limits};
 
 use crate::error::{Location, TaskError};
 use crate::manifest::{EnvironmentTable, Manifest, MlgymTable, Parsed};
-use crate::spec::{ImageSource, Task, Validation};
+use crate::spec::{ImageSource, Task, TaskNetwork, Validation};
 
 const DEFAULT_AGENT_SECONDS: f64 = 600.0;
 const DEFAULT_GRADER_SECONDS: f64 = 600.0;
@@ -45,25 +45,13 @@ impl Loader<'_> {
     }
 
     fn refuse_what_is_not_built(&self) -> Result<(), TaskError> {
-        let Manifest { environment, agent, verifier, schema_version, version, .. } = &self.parsed.manifest;
+        let Manifest { environment, verifier, schema_version, version, .. } = &self.parsed.manifest;
         if let Some(version) = schema_version.as_ref().or(version.as_ref())
             && version.split('.').next() != Some("1")
         {
             return Err(self.unsupported("schema_version", "only versions 1.x of the task format are known"));
         }
-        let network = |mode: &Option<String>| mode.as_deref().is_some_and(|mode| mode != "no-network");
         let refused = [
-            (
-                "environment.network_mode",
-                network(&environment.network_mode) || environment.allow_internet == Some(true),
-                "it asks for the network, which no sandbox gives yet: prepare its data ahead and write \
-                 network_mode = \"no-network\"",
-            ),
-            (
-                "agent.network_mode",
-                network(&agent.network_mode),
-                "it asks for the network for the agent, which no sandbox gives yet",
-            ),
             ("environment.healthcheck", environment.healthcheck.is_some(), "health checks are not built yet"),
             ("environment.mcp_servers", !environment.mcp_servers.is_empty(), "MCP servers are not built yet"),
             ("environment.gpus", environment.gpus.unwrap_or(0) > 0, "GPUs are not leased to sandboxes yet"),
@@ -150,6 +138,7 @@ impl Loader<'_> {
             instruction,
             image: self.image()?,
             limits: self.limits(&manifest.environment)?,
+            network: self.network()?,
             gpus: 0,
             workdir,
             env: manifest.environment.env.clone(),
@@ -171,6 +160,38 @@ impl Loader<'_> {
             grader_env: manifest.verifier.env.clone(),
             solution_env: manifest.solution.env.clone(),
         })
+    }
+
+    /// Reads whom the agent is to reach; what the agent's table says goes before what the environment's says.
+    fn network(&self) -> Result<TaskNetwork, TaskError> {
+        let Manifest { environment, agent, .. } = &self.parsed.manifest;
+        let (table, mode, hosts) = match &agent.network_mode {
+            Some(mode) => {
+                let hosts = agent.allowed_hosts.as_ref().or(environment.allowed_hosts.as_ref());
+                ("agent", Some(mode.as_str()), hosts)
+            }
+            None => ("environment", environment.network_mode.as_deref(), environment.allowed_hosts.as_ref()),
+        };
+        let old = environment.allow_internet.map(|allowed| if allowed { "public" } else { "no-network" });
+        match mode.or(old) {
+            None | Some("no-network") => Ok(TaskNetwork::None),
+            Some("public") => Ok(TaskNetwork::Public),
+            Some("allowlist") => {
+                let key = format!("{table}.allowed_hosts");
+                let hosts = hosts.into_iter().flatten().map(|host| host.parse());
+                let hosts = hosts.collect::<Result<Vec<HostPattern>, _>>();
+                let hosts = hosts.map_err(|error| self.invalid(&key, error.to_string()))?;
+                if hosts.is_empty() {
+                    let key = format!("{table}.network_mode");
+                    return Err(self.invalid(&key, "an allowlist needs allowed_hosts with a host or more"));
+                }
+                Ok(TaskNetwork::Hosts(hosts))
+            }
+            Some(other) => Err(self.invalid(
+                &format!("{table}.network_mode"),
+                format!("{other:?} is none of \"no-network\", \"allowlist\" and \"public\""),
+            )),
+        }
     }
 
     fn read(&self, file: &Path) -> Result<String, TaskError> {
@@ -438,14 +459,35 @@ metrics = [{ name = "rmse", goal = "minimize", baseline = 2.0, reference = 1.0 }
     }
 
     #[test]
+    fn a_task_says_whom_its_agent_is_to_reach() {
+        let check = |environment: &str, agent: &str| {
+            let text = GOOD.replace("memory_mb = 512", environment) + agent;
+            Task::load(directory(&text).path()).unwrap().network
+        };
+        let hosts = |names: &[&str]| TaskNetwork::Hosts(names.iter().map(|n| n.parse().unwrap()).collect());
+        let listed = "network_mode = \"allowlist\"\nallowed_hosts = [\"pypi.org\", \"*.hf.co\"]";
+        assert_eq!(check("", ""), TaskNetwork::None);
+        assert_eq!(check(listed, ""), hosts(&["pypi.org", "*.hf.co"]));
+        assert_eq!(check(listed, "[agent]\nnetwork_mode = \"no-network\""), TaskNetwork::None);
+        let agent = "[agent]\nnetwork_mode = \"allowlist\"\nallowed_hosts = [\"a.org:81\"]";
+        assert_eq!(check(listed, agent), hosts(&["a.org:81"]));
+        assert_eq!(check("allow_internet = true", ""), TaskNetwork::Public);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let swap = |from: &str, to: &str| refused(&GOOD.replace(from, to));
         let text = swap("reference = 1.0", "reference = 3.0");
         assert!(text.starts_with("accept T/task.toml:15:1 (key `metadata.mlgym.metrics`)"), "{text}");
         let text = swap("submission = \"submission.csv\"", "submission = \"../../etc/passwd\"");
         assert!(text.contains("T/task.toml:13:1 (key `metadata.mlgym.submission`)"), "{text}");
-        let text = swap("memory_mb = 512", "network_mode = \"public\"");
+        let text = swap("memory_mb = 512", "network_mode = \"open\"");
         assert!(text.contains("T/task.toml:10:1") && text.contains("no-network"), "{text}");
+        let text = swap("memory_mb = 512", "network_mode = \"allowlist\"");
+        assert!(text.contains("T/task.toml:10:1") && text.contains("allowed_hosts"), "{text}");
+        let hosts = "network_mode = \"allowlist\"\nallowed_hosts = [\"http://x\"]";
+        let text = swap("memory_mb = 512", hosts);
+        assert!(text.contains("T/task.toml:11:1") && text.contains("pypi.org"), "{text}");
         let text = swap("[metadata.mlgym]", "[metadata.mlgym]\ndata = { prepare = \"gone.py\" }");
         assert!(text.contains("no file gone.py"), "{text}");
         let two = GOOD.replace("artifacts = []", "artifacts = [\"/app/a\", \"/app/b\"]");

@@ -71,9 +71,7 @@ pub(crate) struct EnvironmentTable {
     #[expect(dead_code, reason = "accepted because Harbor's tasks have it")]
     pub(crate) gpu_types: Vec<String>,
     pub(crate) network_mode: Option<String>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "only means something with a network, which is refused")]
-    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) allowed_hosts: Option<Vec<String>>,
     pub(crate) allow_internet: Option<bool>,
     #[expect(dead_code, reason = "accepted because Harbor's tasks have it")]
     pub(crate) build_timeout_sec: Option<f64>,
@@ -92,9 +90,7 @@ pub(crate) struct AgentTable {
     #[expect(dead_code, reason = "agents always run as the unprivileged user here")]
     pub(crate) user: Option<toml::Value>,
     pub(crate) network_mode: Option<String>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "only means something with a network, which is refused")]
-    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) allowed_hosts: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use mlgym_journal::Digest;
 use mlgym_journal::digest::DigestBuilder;
 use mlgym_sandbox::{
-    Backend, Command, CommandEnd, FileSource, Limits, Sandbox, SandboxError, SandboxSpec, TransferCaps, User,
+    Backend, Command, CommandEnd, FileSource, Limits, Network, Sandbox, SandboxError, SandboxSpec,
+    TransferCaps, User,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -168,6 +169,7 @@ impl DataCache {
             mounts: Vec::new(),
             read_only_root: false,
             tmpfs: BTreeMap::new(),
+            network: Network::None,
         };
         let mut container = self.backend.create(&spec).await.map_err(sandbox)?;
         let outcome = self.run_in(container.as_mut(), &run, cancel).await;

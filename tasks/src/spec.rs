@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mlgym_journal::{Budgets, Digest, Metric, TaskName};
-use mlgym_sandbox::Limits;
+use mlgym_sandbox::{HostPattern, Limits};
 
 /// The part of the hidden data that a submission is scored on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +71,8 @@ pub struct Task {
     pub image: ImageSource,
     /// What the agent's sandbox may use.
     pub limits: Limits,
+    /// Whom the agent's sandbox is to reach; the user must allow it.
+    pub network: TaskNetwork,
     /// Graphics processors it asks for.
     pub gpus: u32,
     /// The agent's working directory.
@@ -101,6 +103,29 @@ pub struct Task {
     pub grader_env: BTreeMap<String, String>,
     /// The reference solution's environment variables.
     pub solution_env: BTreeMap<String, String>,
+}
+
+/// Whom an agent's sandbox is to reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TaskNetwork {
+    /// Nobody.
+    #[default]
+    None,
+    /// These hosts.
+    Hosts(Vec<HostPattern>),
+    /// Every public host.
+    Public,
+}
+
+impl TaskNetwork {
+    /// Says in a few words what it asks for; `None` when it asks for nothing.
+    pub fn asks(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Hosts(hosts) => Some(hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            Self::Public => Some("every public host".to_owned()),
+        }
+    }
 }
 
 impl Task {

@@ -15,7 +15,7 @@ use mlgym_journal::{
 use mlgym_sandbox::bwrap::{BwrapBackend, RootfsStore};
 use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
 use mlgym_sandbox::image::{ImageBuilder, Images, ResolvedImage};
-use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Sandbox, SandboxSpec, User};
+use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Network, Sandbox, SandboxSpec, User};
 use mlgym_tasks::{PreparedData, Task};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +106,8 @@ pub struct Lab {
     pub backend: Arc<dyn Backend>,
     /// The image `base`.
     pub base: ResolvedImage,
+    /// What the user accepts.
+    pub allowed: mlgym::Allowed,
     /// A home that goes with the lab.
     pub home: Home,
     /// The directory that the home and the fixtures are in.
@@ -123,7 +125,7 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path().join("home")).unwrap();
         let (backend, base) = place.backend(home.root()).await;
-        Self { place, backend, base, home, directory }
+        Self { place, backend, base, allowed: mlgym::Allowed::default(), home, directory }
     }
 
     /// Describes a small sandbox.
@@ -143,6 +145,7 @@ impl Lab {
             mounts: Vec::new(),
             read_only_root: false,
             tmpfs: BTreeMap::new(),
+            network: Network::None,
         }
     }
 
@@ -206,8 +209,14 @@ impl Lab {
         agents: Arc<dyn AgentFactory>,
         cancel: CancellationToken,
     ) -> Result<RunReport, RunnerError> {
-        let runner =
-            Runner { home: self.home.clone(), backend: self.backend.clone(), agents, watchers: None, cancel };
+        let runner = Runner {
+            home: self.home.clone(),
+            backend: self.backend.clone(),
+            agents,
+            watchers: None,
+            allowed: self.allowed,
+            cancel,
+        };
         let lock = RunLock::take(&self.home, &manifest.run).unwrap();
         let ready = HashMap::from([(ready.task.name.clone(), ready)]);
         runner.run(manifest, &lock, &ready).await

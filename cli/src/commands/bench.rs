@@ -9,7 +9,7 @@ use mlgym::episode::run_labels;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunId};
 use mlgym_sandbox::bench::{self, Figures, Flood};
-use mlgym_sandbox::{Limits, Sandbox, SandboxSpec, User};
+use mlgym_sandbox::{Limits, Network, Sandbox, SandboxSpec, User};
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
@@ -120,6 +120,7 @@ async fn measure(
         mounts: Vec::new(),
         read_only_root: false,
         tmpfs: BTreeMap::new(),
+        network: Network::None,
     };
     let spinner = progress.spinner("steps".to_owned());
     let mut sandbox = backend.create(&spec).await?;

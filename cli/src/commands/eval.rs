@@ -12,7 +12,7 @@ use mlgym_journal::{AgentName, Budgets, EpisodeId, EpisodePlan, Home, Purpose, R
 use mlgym_leaderboard::Filter;
 use mlgym_tasks::{Suite, Task};
 
-use crate::commands::execute::{execute, make_run_ready, verdict};
+use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
 use crate::commands::leaderboard::{Board, by_agent, by_task};
 use crate::failure::{Failure, Kind};
 use crate::output::{say, seconds};
@@ -73,6 +73,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let home = session.home()?;
     let suite = Suite::load(&arguments.suite, &home.cache())?;
     let tasks = select(&suite, &arguments.tasks)?;
+    permitted(session, &tasks)?;
     let leaderboard = session.leaderboard(&home).await?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;

@@ -48,6 +48,17 @@ pub(crate) async fn make_ready(
     Ok(ready)
 }
 
+/// Checks that the user accepts what the tasks ask for, before anything is prepared for them.
+pub(crate) fn permitted(session: &Session, tasks: &[Arc<Task>]) -> Result<(), Failure> {
+    let asks = |task: &Arc<Task>| Some(format!("{} asks to reach {}", task.name, task.network.asks()?));
+    let asking: Vec<String> = tasks.iter().filter_map(asks).collect();
+    if asking.is_empty() || session.allowed().network {
+        return Ok(());
+    }
+    let text = format!("{}: accept it with --allow network, or leave the task out", asking.join("; "));
+    Err(Failure::message(Kind::Usage, text))
+}
+
 /// Makes a run's tasks ready; when that fails, removes what it left and says how to go on.
 pub(crate) async fn make_run_ready(
     session: &Session,
@@ -86,6 +97,7 @@ pub(crate) async fn execute(
         backend: engine.backend.clone(),
         agents: Arc::new(Agents),
         watchers: Some(sender),
+        allowed: session.allowed(),
         cancel: session.cancel.clone(),
     };
     let watching = async {

@@ -11,7 +11,7 @@ use mlgym_journal::{
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
-use crate::commands::execute::{execute, make_run_ready, verdict};
+use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
 use crate::progress::Progress;
@@ -315,6 +315,7 @@ async fn resume(
         Suite::load(&manifest.suite, &home.cache())?;
     }
     let tasks = tasks_of(&manifest)?;
+    permitted(session, &tasks)?;
     let leaderboard = session.leaderboard(home).await?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;

@@ -13,7 +13,7 @@ use mlgym_tasks::{ImageSource, Suite, Task};
 use serde::Serialize;
 
 use crate::commands::eval::select;
-use crate::commands::execute::{execute, make_ready};
+use crate::commands::execute::{execute, make_ready, permitted};
 use crate::failure::{Failure, Kind};
 use crate::output::{score, seconds, table};
 use crate::progress::Progress;
@@ -179,6 +179,7 @@ async fn check(
     suite: &Suite,
     tasks: Vec<Arc<Task>>,
 ) -> Result<ExitCode, Failure> {
+    permitted(session, &tasks)?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
     session.reap(&engine, home).await?;
@@ -276,6 +277,7 @@ fn probe(
             plan,
             ready,
             backend: engine.backend.clone(),
+            allowed: session.allowed(),
         },
         cancel: session.cancel.child_token(),
         warm: None,

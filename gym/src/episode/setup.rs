@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlgym_journal::{BranchId, EpisodePlan, Home, RunId};
-use mlgym_sandbox::{Backend, FileSource, Mount, Sandbox, SandboxError, SandboxSpec, User};
-use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split};
+use mlgym_sandbox::{Backend, Egress, FileSource, Mount, Network, Sandbox, SandboxError, SandboxSpec, User};
+use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split, TaskNetwork};
 use tokio_util::sync::CancellationToken;
 
 use crate::ready::ReadyTask;
@@ -39,6 +39,17 @@ pub struct Ground {
     pub ready: Arc<ReadyTask>,
     /// Where its sandboxes come from.
     pub backend: Arc<dyn Backend>,
+    /// What the user accepts.
+    pub allowed: Allowed,
+}
+
+/// What a user accepts of sandboxes that are less closed than usual. A task can only ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// That agents reach the hosts that their task names.
+    pub network: bool,
+    /// That those hosts are of this machine or its network.
+    pub private_network: bool,
 }
 
 impl EpisodeSetup {
@@ -97,7 +108,7 @@ impl Ground {
     }
 
     pub(crate) async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let mut sandbox = self.backend.create(&self.spec()).await?;
+        let mut sandbox = self.backend.create(&self.spec()?).await?;
         let task = &self.ready.task;
         let starter = task.starter_dir();
         if starter.is_dir() {
@@ -107,7 +118,7 @@ impl Ground {
     }
 
     /// The agent's sandbox: the public data read-only, nothing private.
-    pub(super) fn spec(&self) -> SandboxSpec {
+    pub(super) fn spec(&self) -> Result<SandboxSpec, SandboxError> {
         let task = &self.ready.task;
         // Numerical libraries count the host's cores, not the sandbox's share, and would fight over it.
         let threads = format!("{:.0}", task.limits.cpus.ceil().max(1.0));
@@ -117,7 +128,7 @@ impl Ground {
                 .into();
         env.insert("MLGYM_SEED".to_owned(), self.plan.seed.to_string());
         env.extend(task.env.clone());
-        SandboxSpec {
+        Ok(SandboxSpec {
             image: self.ready.image.reference.clone(),
             labels: self.labels("agent"),
             user: User::Agent,
@@ -127,7 +138,29 @@ impl Ground {
             mounts: vec![Mount { source: self.ready.data.public.clone(), target: "/data".to_owned() }],
             read_only_root: false,
             tmpfs: BTreeMap::new(),
+            network: self.network()?,
+        })
+    }
+
+    fn network(&self) -> Result<Network, SandboxError> {
+        let asked = &self.ready.task.network;
+        let hosts = match asked {
+            TaskNetwork::None => return Ok(Network::None),
+            TaskNetwork::Hosts(hosts) => hosts.clone(),
+            TaskNetwork::Public => Vec::new(),
+        };
+        if !self.allowed.network {
+            return Err(SandboxError::Refused {
+                what: "a network".to_owned(),
+                reason: format!(
+                    "{} asks for {}; accept it with --allow network",
+                    self.ready.task.name,
+                    asked.asks().unwrap_or_default()
+                ),
+            });
         }
+        let directory = self.home.episode(&self.run, &self.plan.episode).join("network");
+        Ok(Network::Proxied(Egress { hosts, private: self.allowed.private_network, directory }))
     }
 }
 

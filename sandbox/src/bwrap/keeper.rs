@@ -175,12 +175,13 @@ impl Keeper {
                 return false;
             }
             match prey {
-                Prey::Job { shell, name } => {
-                    process.inner != *shell && processes::job_of(process.pid).as_ref() == Some(name)
+                Prey::Job { spared, name } => {
+                    !spared.contains(&process.inner) && processes::job_of(process.pid).as_ref() == Some(name)
                 }
-                Prey::Step { shell, living } => {
+                Prey::Step { spared, living } => {
                     let is_living = |job: &String| living.contains(job);
-                    process.inner != *shell && !processes::job_of(process.pid).as_ref().is_some_and(is_living)
+                    !spared.contains(&process.inner)
+                        && !processes::job_of(process.pid).as_ref().is_some_and(is_living)
                 }
             }
         };

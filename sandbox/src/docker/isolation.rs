@@ -104,7 +104,7 @@ pub(crate) async fn create(backend: &DockerBackend, spec: &SandboxSpec) -> Resul
         (false, false) => "watched",
     };
     let isolation = json!({
-        "network": "none", "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
+        "network": spec.network.told(), "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
         "capabilities": spec.user.capabilities(), "limits": spec.limits, "disk": disk,
         "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
         "warnings": created.warnings,
@@ -252,6 +252,7 @@ mod tests {
             mounts: vec![crate::spec::Mount { source: "/data".into(), target: "/data".into() }],
             read_only_root: false,
             tmpfs: [].into(),
+            network: crate::egress::Network::None,
         }
     }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::bwrap::{RootfsFacts, RootfsStore};
+use crate::egress::Network;
 use crate::image::{ImageBuilder, ImageError, Images, ResolvedImage, engine};
 use crate::spec::{Command, Limits, SandboxSpec, User};
 
@@ -80,6 +81,7 @@ impl ImageBuilder {
             mounts: Vec::new(),
             read_only_root: false,
             tmpfs: BTreeMap::new(),
+            network: Network::None,
         };
         let mut sandbox = self.backend.create(&spec).await.map_err(|error| failed(chain(&error)))?;
         let find = Command::new(WRITABLE, Duration::from_secs(60));

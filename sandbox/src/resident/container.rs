@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::StreamReader;
 
@@ -82,6 +82,17 @@ impl Attached {
         self.output.next().await.and_then(Result::ok)
     }
 
+    /// Tells whether the program's outputs are known to have ended; what it prints is dropped.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        loop {
+            match self.output.next().now_or_never() {
+                Some(Some(_)) => {}
+                Some(None) => return true,
+                None => return false,
+            }
+        }
+    }
+
     /// Writes to the program's standard input.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.input.write_all(bytes).await?;
@@ -144,17 +155,17 @@ impl Attached {
 /// Which processes a kill is for.
 #[derive(Debug, Clone)]
 pub(crate) enum Prey {
-    /// All that is neither the resident shell nor one of these jobs.
+    /// All that is neither spared nor one of these jobs.
     Step {
-        /// The shell's pid inside the container.
-        shell: u32,
+        /// Pids inside the container: the resident shell's, and those of what mlgym has running beside it.
+        spared: Vec<u32>,
         /// The jobs that may live.
         living: Vec<String>,
     },
     /// One job's.
     Job {
-        /// The shell's pid inside the container.
-        shell: u32,
+        /// Pids inside the container that live, whatever they say of themselves.
+        spared: Vec<u32>,
         /// Its name.
         name: String,
     },
@@ -206,9 +217,10 @@ const KILL: &str = include_str!("kill.bash");
 
 /// Kills by a program inside the container.
 async fn kill_inside<C: Container + ?Sized>(container: &C, prey: &Prey) -> bool {
+    let list = |pids: &[u32]| pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let arguments = match prey {
-        Prey::Step { shell, living } => [vec![shell.to_string(), "step".to_owned()], living.clone()].concat(),
-        Prey::Job { shell, name } => vec![shell.to_string(), "job".to_owned(), name.clone()],
+        Prey::Step { spared, living } => [vec![list(spared), "step".to_owned()], living.clone()].concat(),
+        Prey::Job { spared, name } => vec![list(spared), "job".to_owned(), name.clone()],
     };
     let attempt = async { container.attach(Program::script(KILL, arguments)).await?.collect(0).await };
     matches!(attempt.await, Ok((_, Some(0))))

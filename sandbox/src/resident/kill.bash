@@ -1,4 +1,4 @@
-# Kills the processes of a step or of a job, whatever they did to hide: arguments are the resident shell's pid,
+# Kills the processes of a step or of a job, whatever they did to hide: arguments are the pids to spare, with commas,
 # then `step` and the names of the jobs that may live, or `job` and the name of the job that must die.
 # Builtins only, because a fork bomb leaves no process to spare; stopping all before killing any starves it.
 keep=$1 mode=$2
@@ -7,7 +7,8 @@ hit() {
   local directory pid stat fields entry job state name found=1
   for directory in /proc/[0-9]*; do
     pid=${directory#/proc/}
-    case $pid in 1 | $$ | "$keep") continue ;; esac
+    case $pid in 1 | $$) continue ;; esac
+    [[ ,$keep, = *,$pid,* ]] && continue
     { read -r stat < "$directory/stat"; } 2>/dev/null || continue
     fields=(${stat##*) })
     state=${fields[0]}

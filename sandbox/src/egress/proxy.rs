@@ -1,0 +1,273 @@
+//! The proxy itself: HTTP/1.1 with `CONNECT`, one task for each connection.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Egress;
+use super::address::is_public;
+
+/// Connections at once.
+const CONNECTIONS: usize = 128;
+
+/// Finding a name and reaching one of its addresses may take so long.
+const CONNECT_TIME: Duration = Duration::from_secs(15);
+
+/// A connection that carries nothing for so long is closed.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Why a request was not passed on, with what the asking program is told.
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+}
+
+/// Answers the sandbox until the task is dropped.
+pub(super) async fn serve(listener: UnixListener, egress: Arc<Egress>, log: Arc<std::fs::File>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        // Those that are over are let go.
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.accept().await else {
+            // The process is out of files; a connection that ends gives some back.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (egress, log) = (egress.clone(), log.clone());
+        connections.spawn(async move {
+            connection(stream, egress, log).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn connection(stream: UnixStream, egress: Arc<Egress>, log: Arc<std::fs::File>) {
+    // Tunnels go with the connection that asked for them, and end with this task.
+    let tunnels = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (egress, log, tunnels) = (egress.clone(), log.clone(), tunnels.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(request, &egress, &log, &tunnels).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    // What a program does wrong is its own to see.
+    let _ = served.await;
+    let mut tunnels = tunnels.lock().await;
+    while tunnels.join_next().await.is_some() {}
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    egress: &Egress,
+    log: &std::fs::File,
+    tunnels: &tokio::sync::Mutex<JoinSet<()>>,
+) -> Response<Body> {
+    let target = target_of(&request);
+    let outcome = match &target {
+        Ok((host, port)) => reach(host, *port, egress).await,
+        Err(refusal) => Err(Refusal { status: refusal.status, reason: refusal.reason.clone() }),
+    };
+    let (host, port) = target.map_or((request.uri().to_string(), 0), |target| target);
+    note(log, &request, (&host, port), outcome.as_ref().err());
+    let upstream = match outcome {
+        Ok(upstream) => upstream,
+        Err(refusal) => return refused(&refusal),
+    };
+    if request.method() == Method::CONNECT {
+        let upgrade = hyper::upgrade::on(request);
+        tunnels.lock().await.spawn(async move {
+            if let Ok(upgraded) = upgrade.await {
+                tunnel(TokioIo::new(upgraded), upstream).await;
+            }
+        });
+        return Response::new(empty());
+    }
+    match forward(request, upstream, &host, tunnels).await {
+        Ok(response) => response,
+        Err(error) => {
+            let reason = format!("{host} broke off: {error}");
+            refused(&Refusal { status: StatusCode::BAD_GATEWAY, reason })
+        }
+    }
+}
+
+/// The host and the port that a request is for.
+fn target_of(request: &Request<Incoming>) -> Result<(String, u16), Refusal> {
+    let bad = |reason: &str| Refusal { status: StatusCode::BAD_REQUEST, reason: reason.to_owned() };
+    let uri = request.uri();
+    let host = uri.host().ok_or_else(|| bad("this is a proxy: it takes whole addresses"))?;
+    let default = match (request.method(), uri.scheme_str()) {
+        (&Method::CONNECT, _) => None,
+        (_, Some("http")) => Some(80),
+        _ => return Err(bad("only http is passed on as it is; https goes through CONNECT")),
+    };
+    let port = uri.port_u16().or(default).ok_or_else(|| bad("the address has no port"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+/// Connects to a host that is on the list, at an address that was looked up here and is public.
+async fn reach(host: &str, port: u16, egress: &Egress) -> Result<TcpStream, Refusal> {
+    if !egress.allows(host, port) {
+        let listed: Vec<String> = egress.hosts.iter().map(ToString::to_string).collect();
+        let listed = if listed.is_empty() { "ports 80 and 443".to_owned() } else { listed.join(", ") };
+        let reason = format!("{host}:{port} is not among the hosts that this task may reach: {listed}");
+        return Err(Refusal { status: StatusCode::FORBIDDEN, reason });
+    }
+    let gateway = |reason: String| Refusal { status: StatusCode::BAD_GATEWAY, reason };
+    let connecting = async {
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found: Vec<SocketAddr> =
+            found.map_err(|error| gateway(format!("find {host}: {error}")))?.collect();
+        let usable: Vec<_> =
+            found.iter().copied().filter(|at| egress.private || is_public(at.ip())).collect();
+        if usable.is_empty() {
+            let reason = format!("{host} has no public address");
+            return Err(Refusal { status: StatusCode::FORBIDDEN, reason });
+        }
+        // Given the addresses and not the name, so that what was checked is what is reached.
+        let stream = TcpStream::connect(usable.as_slice()).await;
+        stream.map_err(|error| gateway(format!("reach {host}:{port}: {error}")))
+    };
+    let slow = |_| gateway(format!("{host}:{port} did not answer in time"));
+    tokio::time::timeout(CONNECT_TIME, connecting).await.map_err(slow)?
+}
+
+/// Carries bytes both ways until one side ends, or nothing comes for long.
+async fn tunnel(mut client: TokioIo<hyper::upgrade::Upgraded>, upstream: TcpStream) {
+    let mut upstream = IdleStream::new(upstream);
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+}
+
+/// Passes a plain request on.
+async fn forward(
+    request: Request<Incoming>,
+    upstream: TcpStream,
+    host: &str,
+    tunnels: &tokio::sync::Mutex<JoinSet<()>>,
+) -> Result<Response<Body>, hyper::Error> {
+    let io = TokioIo::new(IdleStream::new(upstream));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    tunnels.lock().await.spawn(async move {
+        let _ = connection.await;
+    });
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    parts.uri = path.parse().unwrap_or_default();
+    for name in ["proxy-connection", "proxy-authorization", "keep-alive", "upgrade", "connection"] {
+        parts.headers.remove(name);
+    }
+    if !parts.headers.contains_key("host")
+        && let Ok(value) = host.parse()
+    {
+        parts.headers.insert("host", value);
+    }
+    let response = sender.send_request(Request::from_parts(parts, body)).await?;
+    Ok(response.map(BodyExt::boxed))
+}
+
+fn refused(refusal: &Refusal) -> Response<Body> {
+    let text = format!("mlgym: {}\n", refusal.reason);
+    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed());
+    *response.status_mut() = refusal.status;
+    response
+}
+
+fn empty() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+}
+
+/// Writes down what was asked for; a disk that is full costs the note and not the answer.
+fn note(
+    mut log: &std::fs::File,
+    request: &Request<Incoming>,
+    (host, port): (&str, u16),
+    refusal: Option<&Refusal>,
+) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let path = (request.method() != Method::CONNECT).then(|| request.uri().path().to_owned());
+    let line = json!({
+        "unix_ms": u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        "method": request.method().as_str(), "host": host, "port": port, "path": path,
+        "refused": refusal.map(|refusal| refusal.reason.as_str()),
+    });
+    let _ = log.write_all(format!("{line}\n").as_bytes());
+}
+
+/// A connection that fails when nothing is read from it for long.
+struct IdleStream {
+    stream: TcpStream,
+    timer: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl IdleStream {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, timer: Box::pin(tokio::time::sleep(IDLE_TIME)) }
+    }
+
+    fn stir(&mut self) {
+        self.timer.as_mut().reset(tokio::time::Instant::now() + IDLE_TIME);
+    }
+}
+
+impl tokio::io::AsyncRead for IdleStream {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        use std::task::Poll;
+        match std::pin::Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Pending => match self.timer.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+            ready @ Poll::Ready(_) => {
+                self.stir();
+                ready
+            }
+        }
+    }
+}
+
+impl tokio::io::AsyncWrite for IdleStream {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.stir();
+        std::pin::Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
