@@ -12,6 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Backend, Sandbox, SandboxError};
 use crate::spec::{Command, CommandEnd, SandboxSpec};
 
+mod soak;
+
+pub use soak::{Cutter, Fault, Soak, soak};
+
 /// A measured command may take so long before the measurement is given up.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -174,7 +178,7 @@ pub async fn flood(sandbox: &mut dyn Sandbox, bytes: u64) -> Result<Flood, Sandb
 }
 
 /// This process's resident memory.
-fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;

@@ -1,21 +1,24 @@
 //! `mlgym bench`: what a step and a sandbox cost on this machine, beside what others cost in the same run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use mlgym::episode::run_labels;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunId};
-use mlgym_sandbox::bench::{self, Figures, Flood};
-use mlgym_sandbox::{Limits, Network, Sandbox, SandboxSpec, User};
+use mlgym_sandbox::bench::{self, Cutter, Figures, Flood, Soak};
+use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
+use mlgym_sandbox::{Backend, Limits, Network, Sandbox, SandboxSpec, User};
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
 use crate::output::table;
 use crate::progress::Progress;
-use crate::session::{Engine, Session};
+use crate::session::{BackendName, Engine, Session};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -34,6 +37,10 @@ pub(crate) struct Arguments {
     /// Mebibytes of output that one command prints
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=65_536))]
     flood: u64,
+    /// Steps of a soak with faults among them: killed shells, deadlines, daemons, floods, full disks, and cut connections
+    /// to the engine [default: none]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    soak: u64,
     /// Also time no-op steps made in another way, in turn with ours
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     against: Vec<Rival>,
@@ -67,6 +74,7 @@ struct Report {
     image: String,
     measured: Vec<Measured>,
     flood: Option<Flood>,
+    soak: Option<Soak>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +94,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let run = Session::new_run();
     // Held, so that another process of this home spares the sandboxes.
     let lock = RunLock::take(&home, &run)?;
-    let work = measure(&engine, &arguments, (&home, &run), &progress);
+    let work = Box::pin(measure(session, &engine, &arguments, (&home, &run), &progress));
     let outcome = match session.cancel.run_until_cancelled(work).await {
         Some(outcome) => outcome,
         None => Err(Failure::interrupted()),
@@ -98,10 +106,36 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let report = outcome?;
     swept?;
     session.output.result(&report, text);
-    Ok(ExitCode::SUCCESS)
+    let is_clean = report.soak.as_ref().is_none_or(Soak::is_clean);
+    Ok(if is_clean { ExitCode::SUCCESS } else { Kind::Bar.code() })
+}
+
+/// Soaks the backend in faults; Docker's connections are cut, too.
+async fn soaked(
+    session: &Session,
+    backend: &Arc<dyn Backend>,
+    mut spec: SandboxSpec,
+    steps: u64,
+) -> Result<Soak, Failure> {
+    // Filled in a second or two.
+    spec.limits.storage_bytes = 256 << 20;
+    if session.backend != BackendName::Docker {
+        return Ok(bench::soak(backend.as_ref(), &spec, steps, None).await?);
+    }
+    let address = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    let Some(socket) = address.strip_prefix("unix://") else {
+        return Ok(bench::soak(backend.as_ref(), &spec, steps, None).await?);
+    };
+    let cutter = Cutter::before(Path::new(socket)).map_err(|error| {
+        Failure::message(Kind::Environment, format!("stand between mlgym and the engine: {error}"))
+    })?;
+    let options = EngineOptions { runtime: session.runtime.clone(), ..EngineOptions::default() };
+    let cut = DockerBackend::connect_at(&cutter.address(), options).await?;
+    Ok(bench::soak(&cut, &spec, steps, Some(&cutter)).await?)
 }
 
 async fn measure(
+    session: &Session,
     engine: &Engine,
     arguments: &Arguments,
     (home, run): (&Home, &RunId),
@@ -154,6 +188,13 @@ async fn measure(
         measured.extend(line(&format!("{count} sandboxes at once: all started and stepped"), vec![whole]));
         measured.extend(line(&format!("no-op step in one of {count}"), steps));
     }
+    let soak = match arguments.soak {
+        0 => None,
+        count => {
+            spinner.set_message(format!("{count} steps with faults"));
+            Some(soaked(session, backend, spec, count).await?)
+        }
+    };
     spinner.finish_and_clear();
     Ok(Report {
         engine: facts.version,
@@ -163,6 +204,7 @@ async fn measure(
         image: image.reference,
         measured,
         flood,
+        soak,
     })
 }
 
@@ -257,11 +299,38 @@ fn text(report: &Report) -> String {
             flood.seconds
         ));
     }
+    if let Some(soak) = &report.soak {
+        text.push_str(&soak_text(soak));
+    }
     text.push_str(&format!(
         "{}, {} ({}), {} cores\n",
         report.backend, report.engine, report.storage_driver, report.cpus
     ));
     text
+}
+
+fn soak_text(soak: &Soak) -> String {
+    let kinds: Vec<String> = soak
+        .faults
+        .iter()
+        .map(|(kind, count)| {
+            let name = serde_json::to_value(kind).unwrap_or_default();
+            format!("{count} {}", name.as_str().unwrap_or_default().replace('_', " "))
+        })
+        .collect();
+    let growth = soak.resident_growth_bytes.map(mebibytes).unwrap_or_default();
+    format!(
+        "{} steps with faults ({}) in {:.0} s: {} wedged, {} wrong, {} errors, {} processes and {} sandboxes left; \
+         this process's memory grew by {growth:.1} MiB\n",
+        soak.steps,
+        kinds.join(", "),
+        soak.seconds,
+        soak.wedged,
+        soak.wrong,
+        soak.errors,
+        soak.leaked_processes,
+        soak.leaked_sandboxes,
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
