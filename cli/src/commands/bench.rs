@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use mlgym::episode::run_labels;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunId};
@@ -19,6 +19,10 @@ use crate::failure::{Failure, Kind};
 use crate::output::table;
 use crate::progress::Progress;
 use crate::session::{BackendName, Engine, Session};
+
+mod rival;
+
+use rival::{Rival, RivalName};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -43,25 +47,13 @@ pub(crate) struct Arguments {
     soak: u64,
     /// Also time no-op steps made in another way, in turn with ours
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
-    against: Vec<Rival>,
+    against: Vec<RivalName>,
+    /// The Python that has the packages of the rivals that are Python's
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    rival_python: String,
     /// Steps of each rival
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rival_steps: u32,
-}
-
-/// Another way to make a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Rival {
-    /// One `docker exec` process for each step
-    DockerExec,
-}
-
-impl Rival {
-    fn title(self) -> &'static str {
-        match self {
-            Self::DockerExec => "no-op step through `docker exec`",
-        }
-    }
 }
 
 /// What was measured.
@@ -158,7 +150,7 @@ async fn measure(
     };
     let spinner = progress.spinner("steps".to_owned());
     let mut sandbox = backend.create(&spec).await?;
-    let mut measured = steps(sandbox.as_mut(), arguments).await?;
+    let mut measured = steps(sandbox.as_mut(), &image.reference, arguments).await?;
     spinner.set_message("output");
     let flood = match arguments.flood {
         0 => None,
@@ -209,13 +201,20 @@ async fn measure(
 }
 
 /// Times our steps, and the rivals' in turn with them, so that all see the same noise.
-async fn steps(sandbox: &mut dyn Sandbox, arguments: &Arguments) -> Result<Vec<Measured>, Failure> {
+async fn steps(
+    sandbox: &mut dyn Sandbox,
+    image: &str,
+    arguments: &Arguments,
+) -> Result<Vec<Measured>, Failure> {
     for _ in 0..20 {
         bench::step(sandbox, ":").await?;
     }
     let (mut builtin, mut process) = (Vec::new(), Vec::new());
-    let mut rivals: Vec<(Rival, Vec<Duration>)> =
-        arguments.against.iter().map(|rival| (*rival, Vec::new())).collect();
+    let mut rivals: Vec<(RivalName, Rival, Vec<Duration>)> = Vec::new();
+    for name in &arguments.against {
+        let rival = Rival::start(*name, &arguments.rival_python, image, sandbox.id()).await?;
+        rivals.push((*name, rival, Vec::new()));
+    }
     // A rival's step comes after each such share of ours.
     let share = arguments.steps.div_ceil(arguments.rival_steps).max(1);
     for number in 0..arguments.steps {
@@ -224,8 +223,8 @@ async fn steps(sandbox: &mut dyn Sandbox, arguments: &Arguments) -> Result<Vec<M
             process.push(bench::step(sandbox, "/bin/true").await?);
         }
         if number % share == 0 {
-            for (rival, samples) in &mut rivals {
-                samples.push(rival_step(*rival, sandbox).await?);
+            for (_, rival, samples) in &mut rivals {
+                samples.push(rival.step().await?);
             }
         }
     }
@@ -233,38 +232,14 @@ async fn steps(sandbox: &mut dyn Sandbox, arguments: &Arguments) -> Result<Vec<M
     let median_ms = ours.as_ref().map_or(f64::NAN, |ours| ours.figures.median_ms);
     let mut measured: Vec<Measured> = ours.into_iter().collect();
     measured.extend(line("no-op step (`/bin/true`)", process));
-    for (rival, samples) in rivals {
+    for (name, rival, samples) in rivals {
+        rival.end().await;
         measured.extend(
-            line(rival.title(), samples)
+            line(name.title(), samples)
                 .map(|line| Measured { times_ours: Some(line.figures.median_ms / median_ms), ..line }),
         );
     }
     Ok(measured)
-}
-
-async fn rival_step(rival: Rival, sandbox: &dyn Sandbox) -> Result<Duration, Failure> {
-    let Rival::DockerExec = rival;
-    let arguments = ["exec", sandbox.id().0.as_str(), "bash", "-c", ":"];
-    let mut command = tokio::process::Command::new("docker");
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let started = Instant::now();
-    let output = command.output().await.map_err(|error| {
-        Failure::message(
-            Kind::Environment,
-            format!("run the program docker, which --against docker-exec needs: {error}"),
-        )
-    })?;
-    let took = started.elapsed();
-    if output.status.success() {
-        return Ok(took);
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Failure::message(Kind::Environment, format!("run `docker exec` in a sandbox: {said}")))
 }
 
 fn line(what: &str, samples: Vec<Duration>) -> Option<Measured> {
