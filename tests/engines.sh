@@ -23,7 +23,8 @@ podman_service() {
   done
   mkdir -p "$(dirname "$socket")"
   rm -f "$socket"
-  setsid nohup podman system service --time=0 "unix://$socket" >/dev/null 2>&1 </dev/null &
+  # Its directory must outlive whoever starts it.
+  (cd / && exec setsid nohup podman system service --time=0 "unix://$socket" >/dev/null 2>&1 </dev/null) &
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
     curl -sf --unix-socket "$socket" http://podman/_ping >/dev/null && break

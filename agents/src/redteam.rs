@@ -319,6 +319,7 @@ impl Range {
             agents: Arc::new(agents),
             watchers: None,
             allowed: mlgym::Allowed::default(),
+            gpus: None,
             cancel: self.cancel.child_token(),
         };
         let ready = HashMap::from([(self.ready.task.name.clone(), self.ready.clone())]);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{bench, clean, doctor, eval, image, leaderboard, redteam, run, task};
+use crate::commands::{bench, clean, doctor, eval, gpu, image, leaderboard, redteam, run, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
 use crate::session::{Allowance, BackendName, Session};
@@ -52,6 +52,8 @@ enum Command {
     Task(task::Arguments),
     /// Build and list images
     Image(image::Arguments),
+    /// List the graphics processors and their leases, and check that a sandbox can use one
+    Gpu(gpu::Arguments),
     /// Time steps and sandboxes on this machine, beside other ways to make a step
     Bench(bench::Arguments),
     /// Attack the sandboxes with hostile agents and hostile submissions, and say which attacks were survived
@@ -128,6 +130,7 @@ async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failur
         Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,
         Command::Image(arguments) => Box::pin(image::run(&session, arguments)).await,
+        Command::Gpu(arguments) => Box::pin(gpu::run(&session, arguments)).await,
         Command::Bench(arguments) => Box::pin(bench::run(&session, arguments)).await,
         Command::Redteam(arguments) => Box::pin(redteam::run(&session, arguments)).await,
         Command::Doctor => Box::pin(doctor::run(&session)).await,

@@ -5,6 +5,7 @@ pub(crate) mod clean;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod execute;
+pub(crate) mod gpu;
 pub(crate) mod image;
 pub(crate) mod leaderboard;
 pub(crate) mod redteam;

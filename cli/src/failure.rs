@@ -78,10 +78,10 @@ impl Failure {
 /// The beginnings of our errors' messages that do not read after "failed to".
 pub(crate) fn sentence(text: &str) -> String {
     let verbs = [
-        "accept", "append", "build", "find", "go on", "grade", "keep", "list", "lock", "make", "migrate",
-        "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild", "record", "remove", "rename",
-        "resume", "run", "search", "store", "sync", "tag", "tell", "transfer", "unpack", "use", "write",
-        "create", "start", "export", "import", "inspect", "restart", "halt",
+        "accept", "append", "build", "find", "go on", "grade", "keep", "lease", "list", "lock", "train",
+        "make", "migrate", "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild", "record",
+        "remove", "rename", "resume", "run", "search", "store", "sync", "tag", "tell", "transfer", "unpack",
+        "use", "write", "create", "start", "export", "import", "inspect", "restart", "halt",
     ];
     let starts = |verb: &str| text.strip_prefix(verb).is_some_and(|rest| rest.starts_with([' ', ':']));
     if verbs.into_iter().any(starts) { format!("failed to {text}") } else { text.to_owned() }

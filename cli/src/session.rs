@@ -7,10 +7,12 @@ use mlgym::episode::run_labels;
 use mlgym::{Allowed, Stage};
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
-use mlgym_sandbox::Backend;
 use mlgym_sandbox::bwrap::{BwrapBackend, RootfsStore};
 use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
+use mlgym_sandbox::gpu::NvmlProvider;
 use mlgym_sandbox::image::{ExportedImages, ImageBuilder, ImageProgress, Images};
+use mlgym_sandbox::{Backend, GpuLeases};
+use mlgym_tasks::Task;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Kind};
@@ -37,6 +39,8 @@ pub(crate) enum Allowance {
     Network,
     /// The same where a host's address is this machine's, its network's or a cloud's own
     PrivateNetwork,
+    /// Agents that use the graphics processors their task asks for, each leased to one of them at a time
+    Gpus,
 }
 
 /// One invocation of the program.
@@ -79,7 +83,20 @@ impl Session {
     /// What the user accepts of a run's sandboxes.
     pub(crate) fn allowed(&self) -> Allowed {
         let private_network = self.allow.contains(&Allowance::PrivateNetwork);
-        Allowed { network: private_network || self.allow.contains(&Allowance::Network), private_network }
+        Allowed {
+            network: private_network || self.allow.contains(&Allowance::Network),
+            private_network,
+            gpus: self.allow.contains(&Allowance::Gpus),
+        }
+    }
+
+    /// Opens the machine's leases of graphics processors, where a task asks for some and a driver answers.
+    pub(crate) fn gpus<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Option<GpuLeases> {
+        if tasks.into_iter().all(|task| task.gpus == 0) {
+            return None;
+        }
+        let provider = NvmlProvider::open().ok()?;
+        GpuLeases::open(Arc::new(provider)).ok()
     }
 
     /// Opens the home's leaderboard.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mlgym_journal::{Action, BranchId, BudgetKind, EpisodeStatus, Event, Observation, ValidationScore};
-use mlgym_sandbox::{Command, Sandbox, SandboxError};
+use mlgym_sandbox::{Command, GpuLease, Sandbox, SandboxError};
 use mlgym_tasks::{Grade, Split, Task};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ use crate::rules::{Foul, Rules, seconds};
 use crate::submission::{self, CollectError, Collected};
 
 mod setup;
+
+use setup::Equipped;
 
 pub use setup::{Allowed, EpisodeSetup, Ground, run_labels};
 
@@ -118,6 +120,8 @@ pub struct Episode {
     generation: u32,
     recorder: Recorder,
     sandbox: Option<Box<dyn Sandbox>>,
+    /// Graphics processors: a fork's are those of the branch that it was made of.
+    lease: Option<Arc<GpuLease>>,
     /// What is charged so far for each job that runs.
     jobs: BTreeMap<String, (Instant, Duration)>,
 }
@@ -153,6 +157,7 @@ impl Episode {
             generation: 0,
             recorder,
             sandbox: None,
+            lease: None,
             jobs: BTreeMap::new(),
         }
     }
@@ -318,10 +323,21 @@ impl Episode {
 
     async fn remove_sandbox(&mut self) -> Result<(), SandboxError> {
         self.jobs.clear();
-        match self.sandbox.take() {
+        let removed = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
+        };
+        // The last branch that uses them gives them back.
+        if let Some(lease) = self.lease.take().and_then(Arc::into_inner) {
+            match lease.release().await {
+                Ok(busy) if busy.is_empty() => {}
+                Ok(busy) => {
+                    tracing::warn!("the memory of {} stays in use after its sandbox", busy.join(", "))
+                }
+                Err(error) => tracing::warn!("give graphics processors back: {error}"),
+            }
         }
+        removed
     }
 
     /// Ends an episode that no submission ended: a budget that is over is answered by grading what there is, as a
@@ -455,8 +471,9 @@ impl Environment for Episode {
             created = common.setup.first_sandbox() => created?,
             () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
         };
+        let Equipped { sandbox: created, lease } = created;
         let (id, isolation) = (created.id().to_string(), created.isolation());
-        self.sandbox = Some(created);
+        (self.sandbox, self.lease) = (Some(created), lease);
         let remaining = {
             let mut course = common.course();
             course.rules.reset();
@@ -559,13 +576,14 @@ impl Environment for Episode {
             generation: self.generation,
             recorder: self.recorder.on(branch),
             sandbox: None,
+            lease: self.lease.clone(),
             jobs: BTreeMap::new(),
         };
         let backend = &common.setup.ground.backend;
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
         let snapshot = self.sandbox()?.snapshot().await?;
-        let restored = backend.restore(&common.setup.ground.spec()?, &snapshot).await;
+        let restored = backend.restore(&common.setup.ground.spec(fork.lease.as_deref())?, &snapshot).await;
         let removed = backend.remove_snapshot(&snapshot.id).await;
         let sandbox = restored?;
         let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());

@@ -10,7 +10,7 @@ use mlgym_journal::{
     BranchId, BudgetKind, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStarted, EpisodeStatus, EpisodeView,
     Event, Home, JournalError, JournalReader, JournalWriter, RunManifest, TaskName,
 };
-use mlgym_sandbox::{Backend, EngineFacts};
+use mlgym_sandbox::{Backend, EngineFacts, GpuLeases};
 use mlgym_tasks::{Grade, GradeError, Split, Task, TaskError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -95,6 +95,8 @@ pub struct Runner {
     pub watchers: Option<mpsc::UnboundedSender<RunEvent>>,
     /// What the user accepts.
     pub allowed: Allowed,
+    /// Where graphics processors are leased, where there are some.
+    pub gpus: Option<GpuLeases>,
     /// Fires when the run is to stop.
     pub cancel: CancellationToken,
 }
@@ -316,6 +318,7 @@ impl Runner {
             ready,
             backend: self.backend.clone(),
             allowed: self.allowed,
+            gpus: self.gpus.clone(),
         }
     }
 

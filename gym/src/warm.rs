@@ -65,12 +65,16 @@ impl WarmQueue {
     pub(crate) fn start_next(&self) {
         let mut queue = self.queue();
         let Some(ground) = queue.waiting.pop_front() else { return };
+        // Graphics processors are not held for who is not there yet.
+        if ground.ready.task.gpus > 0 {
+            return;
+        }
         let (sender, receiver) = oneshot::channel();
         let warm = WarmStart(Arc::new(Mutex::new(Some(receiver))));
         queue.started.insert(ground.plan.episode.clone(), warm);
         queue.starting.spawn(async move {
             // What fails here fails again, and is told, when the episode begins.
-            if let Ok(sandbox) = ground.create_sandbox().await {
+            if let Ok(sandbox) = ground.create_sandbox(None).await {
                 // Where nobody waits any more the sandbox is dropped, and swept.
                 let _ = sender.send(sandbox);
             }

@@ -26,6 +26,7 @@ use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 mod arguments;
 mod cgroup;
 mod container;
+mod gpu;
 mod keeper;
 mod processes;
 mod rootfs;
@@ -118,6 +119,7 @@ impl BwrapBackend {
             "capabilities": spec.user.capabilities(),
             "limits": if cgroup.directories.is_empty() { json!("none but disk") } else { json!(spec.limits) },
             "disk": if spec.read_only_root { "read-only root" } else { "watched" },
+            "gpus": spec.gpus.iter().map(|gpu| &gpu.uuid).collect::<Vec<_>>(),
             "user_namespace": self.identity == Identity::Alone, "engine": self.facts.version,
         });
         let container = BwrapContainer {
@@ -180,7 +182,9 @@ impl BwrapContainer {
         // Places to mount on; the image's files are ours.
         let targets = self.spec.mounts.iter().map(|mount| mount.target.as_str());
         let targets = targets.chain(self.spec.tmpfs.keys().map(String::as_str)).map(str::to_owned);
-        for target in targets.chain(self.writable()).chain(["/proc", "/dev", "/run/mlgym"].map(str::to_owned))
+        for target in targets
+            .chain(self.writable())
+            .chain(["/proc", "/dev", "/run/mlgym", gpu::LIBRARIES].map(str::to_owned))
         {
             let place = self.rootfs.files.join(target.trim_start_matches('/'));
             if !place.exists() {

@@ -183,6 +183,14 @@ impl DockerBackend {
                 reason: format!("the runtime {runtime} reaches no proxy: use the engine's own"),
             });
         }
+        if !spec.gpus.is_empty()
+            && (self.options.kind == EngineKind::Podman || self.options.runtime.is_some())
+        {
+            return Err(SandboxError::Refused {
+                what: "graphics processors".to_owned(),
+                reason: format!("{} passes none on: use docker's own runtime, or --backend bwrap", self.name),
+            });
+        }
         let (spec, egress) = EgressProxy::of(spec)?;
         let container = DockerContainer::create(self, &spec).await?;
         ResidentSandbox::start(Arc::new(container), &self.orphans, egress).await

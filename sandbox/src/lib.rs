@@ -11,6 +11,7 @@ pub mod bwrap;
 pub mod capture;
 pub mod docker;
 pub mod egress;
+pub mod gpu;
 pub mod image;
 mod resident;
 mod seccomp;
@@ -23,5 +24,6 @@ pub use backend::{
 };
 pub use capture::{CaptureLimits, Captured};
 pub use egress::{Egress, HostError, HostPattern, Network};
+pub use gpu::{GpuDevice, GpuError, GpuLease, GpuLeases, GpuProvider};
 pub use spec::{Command, CommandEnd, CommandOutput, Limits, Mount, SandboxId, SandboxSpec, SnapshotId, User};
 pub use transfer::{FileSource, TransferCaps, TransferError, Transferred};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{CaptureLimits, Captured};
 use crate::egress::Network;
+use crate::gpu::GpuDevice;
 
 /// Names a sandbox to its backend; another process can re-attach or remove it by this.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -112,6 +113,9 @@ pub struct SandboxSpec {
     /// Whom it may talk to.
     #[serde(default)]
     pub network: Network,
+    /// Graphics processors that are its own, by a lease that its maker holds.
+    #[serde(default)]
+    pub gpus: Vec<GpuDevice>,
 }
 
 impl SandboxSpec {

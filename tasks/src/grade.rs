@@ -206,6 +206,7 @@ fn spec(request: &GradeRequest<'_>, tests: &Path) -> SandboxSpec {
             ("/logs".to_owned(), 16 << 20),
         ]),
         network: Network::None,
+        gpus: Vec::new(),
     }
 }
 

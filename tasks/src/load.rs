@@ -54,7 +54,6 @@ impl Loader<'_> {
         let refused = [
             ("environment.healthcheck", environment.healthcheck.is_some(), "health checks are not built yet"),
             ("environment.mcp_servers", !environment.mcp_servers.is_empty(), "MCP servers are not built yet"),
-            ("environment.gpus", environment.gpus.unwrap_or(0) > 0, "GPUs are not leased to sandboxes yet"),
             (
                 "environment.os",
                 environment.os.as_deref().is_some_and(|os| os != "linux"),
@@ -139,7 +138,8 @@ impl Loader<'_> {
             image: self.image()?,
             limits: self.limits(&manifest.environment)?,
             network: self.network()?,
-            gpus: 0,
+            gpus: manifest.environment.gpus.unwrap_or(0),
+            gpu_types: manifest.environment.gpu_types.clone(),
             workdir,
             env: manifest.environment.env.clone(),
             budgets: Budgets {

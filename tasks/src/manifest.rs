@@ -68,7 +68,6 @@ pub(crate) struct EnvironmentTable {
     pub(crate) storage: Option<String>,
     pub(crate) gpus: Option<u32>,
     #[serde(default)]
-    #[expect(dead_code, reason = "accepted because Harbor's tasks have it")]
     pub(crate) gpu_types: Vec<String>,
     pub(crate) network_mode: Option<String>,
     pub(crate) allowed_hosts: Option<Vec<String>>,

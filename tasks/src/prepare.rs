@@ -170,6 +170,7 @@ impl DataCache {
             read_only_root: false,
             tmpfs: BTreeMap::new(),
             network: Network::None,
+            gpus: Vec::new(),
         };
         let mut container = self.backend.create(&spec).await.map_err(sandbox)?;
         let outcome = self.run_in(container.as_mut(), &run, cancel).await;

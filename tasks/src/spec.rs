@@ -75,6 +75,8 @@ pub struct Task {
     pub network: TaskNetwork,
     /// Graphics processors it asks for.
     pub gpus: u32,
+    /// Parts of the models' names, any of which will do; any model when there are none.
+    pub gpu_types: Vec<String>,
     /// The agent's working directory.
     pub workdir: String,
     /// The agent's environment variables.
@@ -129,6 +131,13 @@ impl TaskNetwork {
 }
 
 impl Task {
+    /// Says what of it a user must allow, as in `to reach pypi.org` with the word for `--allow`.
+    pub fn asks(&self) -> Vec<(String, &'static str)> {
+        let network = self.network.asks().map(|hosts| (format!("to reach {hosts}"), "network"));
+        let gpus = (self.gpus > 0).then(|| (format!("for {} graphics processors", self.gpus), "gpus"));
+        network.into_iter().chain(gpus).collect()
+    }
+
     /// The starter files, if there are any: copied into the working directory.
     pub fn starter_dir(&self) -> PathBuf {
         self.dir.join("environment/workspace")

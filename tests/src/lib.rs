@@ -108,6 +108,8 @@ pub struct Lab {
     pub base: ResolvedImage,
     /// What the user accepts.
     pub allowed: mlgym::Allowed,
+    /// Where graphics processors are leased.
+    pub gpus: Option<mlgym_sandbox::GpuLeases>,
     /// A home that goes with the lab.
     pub home: Home,
     /// The directory that the home and the fixtures are in.
@@ -125,7 +127,7 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path().join("home")).unwrap();
         let (backend, base) = place.backend(home.root()).await;
-        Self { place, backend, base, allowed: mlgym::Allowed::default(), home, directory }
+        Self { place, backend, base, allowed: mlgym::Allowed::default(), gpus: None, home, directory }
     }
 
     /// Describes a small sandbox.
@@ -146,6 +148,7 @@ impl Lab {
             read_only_root: false,
             tmpfs: BTreeMap::new(),
             network: Network::None,
+            gpus: Vec::new(),
         }
     }
 
@@ -215,6 +218,7 @@ impl Lab {
             agents,
             watchers: None,
             allowed: self.allowed,
+            gpus: self.gpus.clone(),
             cancel,
         };
         let lock = RunLock::take(&self.home, &manifest.run).unwrap();

@@ -104,7 +104,7 @@ async fn asked(lab: &Lab, environment: &str, scripts: &[String]) -> (Vec<String>
 async fn a_listed_host_is_reached_and_no_other(place: Place) {
     let (port, _server) = server().await;
     let mut lab = Lab::on(place).await;
-    lab.allowed = Allowed { network: true, private_network: true };
+    lab.allowed = Allowed { network: true, private_network: true, ..Allowed::default() };
     let listed = format!("network_mode = \"allowlist\"\nallowed_hosts = [\"localhost:{port}\"]");
     let direct = format!(
         "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 2)' 2>&1 | tail -n 1"
@@ -151,7 +151,7 @@ async fn a_listed_host_is_reached_and_no_other_on_bwrap() {
 async fn a_host_without_a_public_address_needs_a_word_of_its_own() {
     let (port, _server) = server().await;
     let mut lab = Lab::on(Place::Bwrap).await;
-    lab.allowed = Allowed { network: true, private_network: false };
+    lab.allowed = Allowed { network: true, ..Allowed::default() };
     let listed = format!("network_mode = \"allowlist\"\nallowed_hosts = [\"localhost:{port}\"]");
     let scripts = [format!("ask http://localhost:{port}/"), format!("tunnel localhost {port}")];
     let (said, _, notes) = asked(&lab, &listed, &scripts).await;

@@ -147,6 +147,7 @@ async fn measure(
         read_only_root: false,
         tmpfs: BTreeMap::new(),
         network: Network::None,
+        gpus: Vec::new(),
     };
     let spinner = progress.spinner("steps".to_owned());
     let mut sandbox = backend.create(&spec).await?;

@@ -50,13 +50,22 @@ pub(crate) async fn make_ready(
 
 /// Checks that the user accepts what the tasks ask for, before anything is prepared for them.
 pub(crate) fn permitted(session: &Session, tasks: &[Arc<Task>]) -> Result<(), Failure> {
-    let asks = |task: &Arc<Task>| Some(format!("{} asks to reach {}", task.name, task.network.asks()?));
-    let asking: Vec<String> = tasks.iter().filter_map(asks).collect();
-    if asking.is_empty() || session.allowed().network {
-        return Ok(());
+    let allowed = session.allowed();
+    for task in tasks {
+        for (what, word) in task.asks() {
+            let is_allowed = match word {
+                "network" => allowed.network,
+                _ => allowed.gpus,
+            };
+            if !is_allowed {
+                let name = &task.name;
+                let text =
+                    format!("{name} asks {what}: accept it with --allow {word}, or leave the task out");
+                return Err(Failure::message(Kind::Usage, text));
+            }
+        }
     }
-    let text = format!("{}: accept it with --allow network, or leave the task out", asking.join("; "));
-    Err(Failure::message(Kind::Usage, text))
+    Ok(())
 }
 
 /// Makes a run's tasks ready; when that fails, removes what it left and says how to go on.
@@ -98,6 +107,7 @@ pub(crate) async fn execute(
         agents: Arc::new(Agents),
         watchers: Some(sender),
         allowed: session.allowed(),
+        gpus: Session::gpus(ready.values().map(|ready| ready.task.as_ref())),
         cancel: session.cancel.clone(),
     };
     let watching = async {

@@ -269,6 +269,7 @@ fn probe(
     let name = format!("search.{}", ready.task.name.as_str().replace('/', "-"));
     plan.episode = EpisodeId::new(name).map_err(|error| Failure::new(Kind::Usage, error))?;
     let journal = JournalWriter::open(&home.journal(&manifest.run, &plan.episode))?;
+    let gpus = Session::gpus([ready.task.as_ref()]);
     Ok(EpisodeSetup {
         recorder: Recorder::new(plan.episode.clone(), journal, None),
         ground: Ground {
@@ -278,6 +279,7 @@ fn probe(
             ready,
             backend: engine.backend.clone(),
             allowed: session.allowed(),
+            gpus,
         },
         cancel: session.cancel.child_token(),
         warm: None,

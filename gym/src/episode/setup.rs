@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlgym_journal::{BranchId, EpisodePlan, Home, RunId};
-use mlgym_sandbox::{Backend, Egress, FileSource, Mount, Network, Sandbox, SandboxError, SandboxSpec, User};
+use mlgym_sandbox::{
+    Backend, Egress, FileSource, GpuError, GpuLease, GpuLeases, Mount, Network, Sandbox, SandboxError,
+    SandboxSpec, User,
+};
 use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split, TaskNetwork};
 use tokio_util::sync::CancellationToken;
 
 use crate::ready::ReadyTask;
 use crate::recorder::Recorder;
+use crate::runner::chain;
 use crate::warm::WarmStart;
 
 /// What an episode is made of.
@@ -41,6 +45,15 @@ pub struct Ground {
     pub backend: Arc<dyn Backend>,
     /// What the user accepts.
     pub allowed: Allowed,
+    /// Where graphics processors are leased, where there are some.
+    pub gpus: Option<GpuLeases>,
+}
+
+/// A sandbox, and the graphics processors that are its own for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Equipped {
+    pub(crate) sandbox: Box<dyn Sandbox>,
+    pub(crate) lease: Option<Arc<GpuLease>>,
 }
 
 /// What a user accepts of sandboxes that are less closed than usual. A task can only ask.
@@ -50,18 +63,24 @@ pub struct Allowed {
     pub network: bool,
     /// That those hosts are of this machine or its network.
     pub private_network: bool,
+    /// That agents use graphics processors.
+    pub gpus: bool,
 }
 
 impl EpisodeSetup {
     /// Takes the sandbox that was started ahead; makes one where there is none, or where it came to nothing.
-    pub(super) async fn first_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
+    pub(super) async fn first_sandbox(&self) -> Result<Equipped, SandboxError> {
         let warm = match &self.warm {
             Some(warm) => warm.take().await,
             None => None,
         };
         match warm {
-            Some(sandbox) => Ok(sandbox),
-            None => self.ground.create_sandbox().await,
+            Some(sandbox) => Ok(Equipped { sandbox, lease: None }),
+            None => {
+                let lease = self.ground.lease(&self.cancel).await?.map(Arc::new);
+                let sandbox = self.ground.create_sandbox(lease.as_deref()).await?;
+                Ok(Equipped { sandbox, lease })
+            }
         }
     }
 
@@ -107,8 +126,37 @@ impl Ground {
         Grader::new(self.backend.clone()).grade(&request, cancel).await
     }
 
-    pub(crate) async fn create_sandbox(&self) -> Result<Box<dyn Sandbox>, SandboxError> {
-        let mut sandbox = self.backend.create(&self.spec()?).await?;
+    /// Waits for the graphics processors that the task asks for; `None` when it asks for none.
+    async fn lease(&self, cancel: &CancellationToken) -> Result<Option<GpuLease>, SandboxError> {
+        let task = &self.ready.task;
+        if task.gpus == 0 {
+            return Ok(None);
+        }
+        let refused =
+            |reason: String| SandboxError::Refused { what: "graphics processors".to_owned(), reason };
+        if !self.allowed.gpus {
+            let reason = format!("{} asks for {}; accept it with --allow gpus", task.name, task.gpus);
+            return Err(refused(reason));
+        }
+        let Some(leases) = &self.gpus else {
+            return Err(refused(
+                "no driver for them answers on this machine (`nvidia-smi` tells more)".to_owned(),
+            ));
+        };
+        let purpose = format!("episode {} of run {}", self.plan.episode, self.run);
+        let count = usize::try_from(task.gpus).unwrap_or(usize::MAX);
+        match leases.acquire(count, &task.gpu_types, &purpose, cancel).await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(GpuError::Cancelled) => Err(SandboxError::Cancelled),
+            Err(error) => Err(refused(chain(&error))),
+        }
+    }
+
+    pub(crate) async fn create_sandbox(
+        &self,
+        lease: Option<&GpuLease>,
+    ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let mut sandbox = self.backend.create(&self.spec(lease)?).await?;
         let task = &self.ready.task;
         let starter = task.starter_dir();
         if starter.is_dir() {
@@ -118,7 +166,7 @@ impl Ground {
     }
 
     /// The agent's sandbox: the public data read-only, nothing private.
-    pub(super) fn spec(&self) -> Result<SandboxSpec, SandboxError> {
+    pub(super) fn spec(&self, lease: Option<&GpuLease>) -> Result<SandboxSpec, SandboxError> {
         let task = &self.ready.task;
         // Numerical libraries count the host's cores, not the sandbox's share, and would fight over it.
         let threads = format!("{:.0}", task.limits.cpus.ceil().max(1.0));
@@ -139,6 +187,7 @@ impl Ground {
             read_only_root: false,
             tmpfs: BTreeMap::new(),
             network: self.network()?,
+            gpus: lease.map(GpuLease::devices).unwrap_or_default(),
         })
     }
 

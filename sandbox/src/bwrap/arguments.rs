@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::process::Command;
 
 use crate::bwrap::container::BwrapContainer;
+use crate::bwrap::gpu;
 use crate::spec::User;
 
 /// Who mlgym is on the host, and so how the sandbox's user comes about.
@@ -78,6 +79,9 @@ fn arguments(container: &BwrapContainer, pipes: &Path) -> Vec<String> {
     for path in container.writable() {
         all.add(&["--bind", &text(&container.files().join(path.trim_start_matches('/'))), &path]);
     }
+    if !spec.gpus.is_empty() {
+        all.0.extend(gpu::arguments(&spec.gpus));
+    }
     for mount in &spec.mounts {
         all.add(&["--ro-bind", &text(&mount.source), &mount.target]);
     }
@@ -88,6 +92,10 @@ fn arguments(container: &BwrapContainer, pipes: &Path) -> Vec<String> {
     env.entry("HOME".to_owned()).or_insert_with(|| home.to_owned());
     env.extend(spec.env.clone());
     env.insert("MLGYM".to_owned(), "1".to_owned());
+    if !spec.gpus.is_empty() {
+        let libraries = env.get("LD_LIBRARY_PATH").map(|path| format!(":{path}")).unwrap_or_default();
+        env.insert("LD_LIBRARY_PATH".to_owned(), format!("{}{libraries}", gpu::LIBRARIES));
+    }
     for (name, value) in env {
         all.add(&["--setenv", &name, &value]);
     }

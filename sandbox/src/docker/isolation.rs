@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType, ResourcesUlimits,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
+    ResourcesUlimits,
 };
 use serde_json::json;
 
@@ -107,7 +108,7 @@ pub(crate) async fn create(backend: &DockerBackend, spec: &SandboxSpec) -> Resul
         "network": spec.network.told(), "user": spec.user, "no_new_privileges": true, "seccomp": "mlgym",
         "capabilities": spec.user.capabilities(), "limits": spec.limits, "disk": disk,
         "runtime": runtime, "engine": facts.version, "storage_driver": facts.storage_driver,
-        "warnings": created.warnings,
+        "warnings": created.warnings, "gpus": spec.gpus.iter().map(|gpu| &gpu.uuid).collect::<Vec<_>>(),
     });
     Ok(Started { id, isolation, watch_disk: disk == "watched" })
 }
@@ -119,7 +120,15 @@ async fn start(docker: &Docker, id: &SandboxId, runtime: Option<&str>) -> Result
         let file = FileSource::File { name: ".mlgym".to_owned(), content: Vec::new() };
         let _ = archive::put(docker, id, "/tmp", file).await;
     }
-    docker.start_container(&id.0, None).await.map_err(engine("start"))
+    match docker.start_container(&id.0, None).await {
+        Err(Error::DockerResponseServerError { message, .. }) if message.contains("device driver") => {
+            Err(SandboxError::Refused {
+                what: "graphics processors".to_owned(),
+                reason: format!("{message}; install the NVIDIA container toolkit, or use --backend bwrap"),
+            })
+        }
+        started => started.map_err(engine("start")),
+    }
 }
 
 /// Finds a warning by which the engine says that a limit will not hold. That swap is not limited is no such
@@ -136,6 +145,9 @@ fn lacking(warnings: &[String]) -> Option<String> {
 fn body(spec: &SandboxSpec, shape: Shape<'_>) -> ContainerCreateBody {
     let mut env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     env.push("MLGYM=1".to_owned());
+    if !spec.gpus.is_empty() {
+        env.push("NVIDIA_DRIVER_CAPABILITIES=compute,utility".to_owned());
+    }
     // A bash that waits reaps whatever is left to PID 1.
     let keeper: &[&str] = match shape.init {
         true => &["/bin/sleep", "infinity"],
@@ -183,8 +195,20 @@ fn host_config(spec: &SandboxSpec, shape: Shape<'_>) -> HostConfig {
             .then(|| HashMap::from([("size".to_owned(), limits.storage_bytes.to_string())])),
         runtime: shape.runtime.map(str::to_owned),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        device_requests: gpu_requests(spec),
         ..HostConfig::default()
     }
+}
+
+/// Asks the engine for the leased graphics processors and no others.
+fn gpu_requests(spec: &SandboxSpec) -> Option<Vec<DeviceRequest>> {
+    let uuids: Vec<String> = spec.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+    let request = DeviceRequest {
+        device_ids: Some(uuids),
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        ..DeviceRequest::default()
+    };
+    (!spec.gpus.is_empty()).then(|| vec![request])
 }
 
 /// What the host may count. A runtime with a kernel of its own needs processes and threads for that kernel, and one
@@ -253,6 +277,7 @@ mod tests {
             read_only_root: false,
             tmpfs: [].into(),
             network: crate::egress::Network::None,
+            gpus: Vec::new(),
         }
     }
 
@@ -268,6 +293,22 @@ mod tests {
         assert_eq!(host.memory, host.memory_swap);
         assert!(host.mounts.unwrap().iter().all(|mount| mount.read_only == Some(true)));
         assert_eq!(body.user.as_deref(), Some(KEEPER));
+    }
+
+    #[test]
+    fn the_leased_processors_are_asked_for_by_their_names() {
+        let gpu = |uuid: &str| crate::gpu::GpuDevice {
+            uuid: uuid.into(),
+            name: "Fake".into(),
+            memory_bytes: 0,
+            node: "/dev/nvidia0".into(),
+        };
+        let none = body(&spec(User::Agent), SHAPE).host_config.unwrap();
+        assert_eq!(none.device_requests, None);
+        let two = SandboxSpec { gpus: vec![gpu("GPU-1"), gpu("GPU-2")], ..spec(User::Agent) };
+        let requests = body(&two, SHAPE).host_config.unwrap().device_requests.unwrap();
+        assert_eq!(requests[0].device_ids.as_deref().unwrap(), ["GPU-1", "GPU-2"]);
+        assert_eq!((requests.len(), requests[0].count), (1, None));
     }
 
     #[test]

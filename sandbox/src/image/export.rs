@@ -82,6 +82,7 @@ impl ImageBuilder {
             read_only_root: false,
             tmpfs: BTreeMap::new(),
             network: Network::None,
+            gpus: Vec::new(),
         };
         let mut sandbox = self.backend.create(&spec).await.map_err(|error| failed(chain(&error)))?;
         let find = Command::new(WRITABLE, Duration::from_secs(60));
