@@ -152,6 +152,12 @@ class Player:
             resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
             resource.setrlimit(resource.RLIMIT_NPROC, (64, 64))
 
+        with open("/proc/self/uid_map") as users:
+            # Where only one user is known, submitted code would run as the grader.
+            if not any(int(start) <= NOBODY < int(start) + int(count) for start, _, count in map(str.split, users)):
+                raise RuntimeError(
+                    "this sandbox has no second user for submitted code: grade on docker or podman, or with bwrap as root"
+                )
         self._select, self._time = select.select, time.monotonic
         self.seconds_per_call = seconds_per_call
         self.function = function

@@ -30,9 +30,14 @@ impl Cgroups {
     /// Looks for a place where this process may make groups; the error says why there is none. `root` is
     /// `/sys/fs/cgroup`, `own` what `/proc/self/cgroup` says.
     pub(crate) fn find(root: &Path, own: &str) -> Result<Self, String> {
-        let made = |path: PathBuf| match fs::create_dir_all(&path) {
-            Ok(()) => Ok(path),
-            Err(error) => Err(format!("{} cannot be made: {error}", path.display())),
+        // A group of ours may be there, made by another user: what counts is whether one can be made below it.
+        let made = |path: PathBuf| {
+            let probe = path.join(format!("probe-{}", std::process::id()));
+            let tried = fs::create_dir_all(&probe).and_then(|()| fs::remove_dir(&probe));
+            match tried {
+                Ok(()) => Ok(path),
+                Err(error) => Err(format!("no control group can be made in {}: {error}", path.display())),
+            }
         };
         if root.join("cgroup.controllers").is_file() {
             // The group that this process is in is the one that may have been handed to it.
