@@ -486,3 +486,69 @@ fn a_damaged_journal_or_database_costs_no_other_episode() {
     let board = json(&run(home.path(), &["leaderboard", "--json"]));
     assert_eq!(board["standings"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_red_team_says_what_it_found_and_names_are_checked() {
+    let home = home();
+    let home = home.path();
+    check(home, &["redteam", "fork-bom"], 2, &["did you mean \"fork-bomb\"?"]);
+    check(home, &["redteam", "fork-bomb", "--area", "talking"], 2, &["none of the attacks named"]);
+    check(home, &["redteam", "--area", "tlaking"], 2, &["talking"]);
+    let list = json(&run(home, &["redteam", "--list", "--area", "fooling", "--json"]));
+    let names: Vec<&str> = list.as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"forged-lines") && !names.contains(&"fork-bomb"), "{names:?}");
+    // How a journal is shown is the program's own, and judged here.
+    let output = run(home, &["redteam", "--area", "fooling", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!(report["survived"], report["attacks"]);
+    assert_eq!(report["attacks"], names.len());
+}
+
+#[test]
+fn an_ordinary_user_needs_neither_root_nor_an_engine() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    const SOMEBODY: u32 = 54_321;
+    mlgym_tests::made_ready("bwrap");
+    let all = home();
+    let at = |name: &str| all.path().join(name);
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let file = at("base.tar");
+    let exported = run(&at("root"), &["image", "export", "base", "--output", file.to_str().unwrap()]);
+    assert!(exported.status.success(), "{}", stderr(&exported));
+    std::fs::copy(env!("CARGO_BIN_EXE_mlgym"), at("mlgym")).unwrap();
+    std::fs::create_dir(at("home")).unwrap();
+    for (path, mode) in [(all.path(), 0o755), (&at("mlgym"), 0o755), (&file, 0o644)] {
+        open(path, mode);
+    }
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    let somebody = |arguments: &[&str]| {
+        let mut command = if is_root {
+            chown(at("home"), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(at("mlgym"));
+            command
+        } else {
+            Command::new(at("mlgym"))
+        };
+        command.args(arguments).current_dir("/").env("MLGYM_HOME", at("home")).env("HOME", at("home"));
+        command.env("DOCKER_HOST", "unix:///nowhere.sock").stdin(Stdio::null()).output().unwrap()
+    };
+    let imported = somebody(&["image", "import", file.to_str().unwrap()]);
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    let small =
+        ["bench", "--steps", "20", "--starts", "1", "--forks", "1", "--together", "2", "--flood", "1"];
+    let bench = |more: &[&str]| somebody(&[&["--backend", "bwrap", "--json"], &small[..], more].concat());
+    let allowed = bench(&["--allow", "unlimited", "--soak", "200"]);
+    assert!(allowed.status.success(), "{}", stderr(&allowed));
+    assert_eq!(json(&allowed)["soak"]["wrong"], 0);
+    let strict = bench(&[]);
+    if !strict.status.success() {
+        // Where no control group can be made, and only there.
+        assert_eq!(strict.status.code(), Some(3));
+        assert!(stderr(&strict).contains("--allow unlimited"), "{}", stderr(&strict));
+    }
+    assert_eq!(std::fs::read_dir(at("home").join("sandboxes")).unwrap().count(), 0, "sandboxes were left");
+}

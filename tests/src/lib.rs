@@ -87,7 +87,7 @@ impl Place {
 }
 
 /// Runs `engines.sh` for a backend, one at a time on this machine, and returns the last line that it printed.
-fn made_ready(backend: &str) -> String {
+pub fn made_ready(backend: &str) -> String {
     let lock = std::fs::File::create(std::env::temp_dir().join("mlgym-tests-engines.lock")).unwrap();
     lock.lock().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines.sh");
