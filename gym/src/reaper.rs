@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt};
 use mlgym_journal::run::{RunError, RunLock};
 use mlgym_journal::{Home, RunId};
-use mlgym_sandbox::{Backend, SandboxError};
+use mlgym_sandbox::{Backend, SandboxError, SandboxSummary};
 
 use crate::episode::run_labels;
 
@@ -24,17 +25,30 @@ pub async fn reap(backend: &dyn Backend, home: &Home) -> Result<usize, ReapError
     // The home's label is that of any run of it.
     let labels = run_labels(home, &RunId::from_parts(jiff::Timestamp::UNIX_EPOCH, 0), "");
     let filter: BTreeMap<_, _> = labels.into_iter().filter(|(key, _)| key == "mlgym.home").collect();
-    let mut removed = 0;
+    let mut abandoned = Vec::new();
     for sandbox in backend.list(&filter).await? {
         if !is_held(home, &sandbox.labels)? {
-            backend.remove(&sandbox.id).await?;
-            removed += 1;
+            abandoned.push(sandbox);
         }
     }
+    let removed = remove_all(backend, &abandoned).await?;
     for snapshot in backend.snapshots(&filter).await? {
         if !is_held(home, &snapshot.labels)? {
             backend.remove_snapshot(&snapshot.id).await?;
         }
+    }
+    Ok(removed)
+}
+
+/// Removes sandboxes, several at once: an engine takes a good part of a second for each. Returns their number.
+async fn remove_all(backend: &dyn Backend, sandboxes: &[SandboxSummary]) -> Result<usize, SandboxError> {
+    const AT_ONCE: usize = 8;
+    let removals: Vec<_> = sandboxes.iter().map(|sandbox| backend.remove(&sandbox.id)).collect();
+    let mut removals = stream::iter(removals).buffer_unordered(AT_ONCE);
+    let mut removed = 0;
+    while let Some(outcome) = removals.next().await {
+        outcome?;
+        removed += 1;
     }
     Ok(removed)
 }
@@ -52,11 +66,9 @@ pub async fn remove_run(backend: &dyn Backend, home: &Home, run: &RunId) -> Resu
     let filter: BTreeMap<_, _> =
         run_labels(home, run, "").into_iter().filter(|(key, _)| key != "mlgym.role").collect();
     let found = backend.list(&filter).await?;
-    for sandbox in &found {
-        backend.remove(&sandbox.id).await?;
-    }
+    let removed = remove_all(backend, &found).await?;
     for snapshot in backend.snapshots(&filter).await? {
         backend.remove_snapshot(&snapshot.id).await?;
     }
-    Ok(found.len())
+    Ok(removed)
 }

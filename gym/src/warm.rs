@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::episode::Ground;
 
+/// So many sandboxes wait for their episodes at most: episodes seldom end together, and each costs what a container does.
+const AHEAD: usize = 2;
+
 /// A sandbox on its way.
 type Coming = oneshot::Receiver<Box<dyn Sandbox>>;
 
@@ -61,9 +64,12 @@ impl WarmQueue {
         queue.started.remove(episode)
     }
 
-    /// Starts a sandbox for the next episode in the queue, if there is one.
+    /// Starts a sandbox for the next episode in the queue, if there is one and not enough are there already.
     pub(crate) fn start_next(&self) {
         let mut queue = self.queue();
+        if queue.started.len() >= AHEAD {
+            return;
+        }
         let Some(ground) = queue.waiting.pop_front() else { return };
         // Graphics processors are not held for who is not there yet.
         if ground.ready.task.gpus > 0 {

@@ -29,6 +29,7 @@ mod container;
 mod gpu;
 mod keeper;
 mod processes;
+pub(crate) use processes::start_time;
 mod rootfs;
 mod seccomp;
 

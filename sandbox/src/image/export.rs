@@ -10,8 +10,8 @@ use futures_util::TryStreamExt;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::Backend;
-use crate::bwrap::{RootfsFacts, RootfsStore};
+use crate::backend::{Backend, SandboxError};
+use crate::bwrap::{RootfsFacts, RootfsStore, start_time};
 use crate::egress::Network;
 use crate::image::{ImageBuilder, ImageError, Images, ResolvedImage, engine};
 use crate::spec::{Command, Limits, SandboxSpec, User};
@@ -71,9 +71,10 @@ impl ImageBuilder {
     /// Unpacks the files of a container that runs the image; returns where its user may write.
     async fn copy_out(&self, reference: &str, files: &Path) -> Result<Vec<String>, ImageError> {
         let failed = |reason: String| ImageError::Export { reference: reference.to_owned(), reason };
+        self.remove_abandoned().await.map_err(|error| failed(chain(&error)))?;
         let spec = SandboxSpec {
             image: reference.to_owned(),
-            labels: BTreeMap::from([("mlgym.role".to_owned(), "export".to_owned())]),
+            labels: export_labels(&me()),
             user: User::Agent,
             workdir: "/".to_owned(),
             env: BTreeMap::new(),
@@ -98,6 +99,18 @@ impl ImageBuilder {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Removes the sandboxes of exports whose process of this machine is gone.
+    async fn remove_abandoned(&self) -> Result<(), SandboxError> {
+        let filter = BTreeMap::from([("mlgym.role".to_owned(), "export".to_owned())]);
+        for sandbox in self.backend.list(&filter).await? {
+            let owner = sandbox.labels.get(OWNER).map(String::as_str).unwrap_or_default();
+            if !may_live(owner) {
+                self.backend.remove(&sandbox.id).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn unpack(&self, container: &str, files: &Path) -> Result<(), String> {
         std::fs::create_dir(files).map_err(|error| error.to_string())?;
         let stream = self.backend.client().export_container(container).map_err(std::io::Error::other);
@@ -117,6 +130,34 @@ impl ImageBuilder {
         }
         copied.map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// The label by which an export's sandbox names its process: where it runs, its number, and when it started.
+const OWNER: &str = "mlgym.owner";
+
+fn export_labels(owner: &str) -> BTreeMap<String, String> {
+    [("mlgym.role", "export"), (OWNER, owner)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Names the kernel that runs here, since it started.
+fn this_kernel() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn me() -> String {
+    let pid = std::process::id();
+    format!("{}/{pid}/{}", this_kernel(), start_time(pid).unwrap_or(0))
+}
+
+/// Tells whether an owner may be alive: one of another machine may.
+fn may_live(owner: &str) -> bool {
+    let mut parts = owner.split('/');
+    let (Some(kernel), Some(pid), Some(started)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let started_now = pid.parse().ok().and_then(start_time).map(|ticks| ticks.to_string());
+    kernel != this_kernel() || started_now.as_deref() == Some(started)
 }
 
 /// Images for a backend without an engine: what was exported, or can be, because an engine is there after all.
@@ -200,4 +241,21 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_is_gone_is_told_from_one_that_may_live() {
+        assert!(may_live(&me()));
+        assert!(may_live("another-kernel/1/1"));
+        assert!(
+            !may_live(&format!("{}/{}/1", this_kernel(), std::process::id())),
+            "a later process of its number"
+        );
+        assert!(!may_live(&format!("{}/4194305/1", this_kernel())));
+        assert!(!may_live(""));
+    }
 }
