@@ -32,7 +32,7 @@ impl Cgroups {
     pub(crate) fn find(root: &Path, own: &str) -> Result<Self, String> {
         // A group of ours may be there, made by another user: what counts is whether one can be made below it.
         let made = |path: PathBuf| {
-            let probe = path.join(format!("probe-{}", std::process::id()));
+            let probe = path.join(format!("probe-{}", super::fresh_name()));
             let tried = fs::create_dir_all(&probe).and_then(|()| fs::remove_dir(&probe));
             match tried {
                 Ok(()) => Ok(path),
