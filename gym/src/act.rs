@@ -78,7 +78,10 @@ impl Hands<'_> {
             return Ok(failed("the command contains a NUL character, which no shell can take".to_owned()));
         }
         if background {
-            let name = self.sandbox.spawn(script).await?;
+            let name = match self.sandbox.spawn(script).await {
+                Err(error @ SandboxError::TooManyJobs { .. }) => return Ok(failed(error.to_string())),
+                spawned => spawned?,
+            };
             let notices =
                 vec![format!("{name} runs in the background: follow it with wait, stop it with interrupt")];
             let job = Some(Job { name, state: JobState::Running });

@@ -79,7 +79,7 @@ pub(crate) fn unpack(
     target: &Path,
     caps: TransferCaps,
 ) -> Result<Transferred, TransferError> {
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Guarded::new(reader));
     let mut done = Transferred { bytes: 0, entries: 0, directory: false };
     let broken = |source| TransferError::Broken { path: path.to_owned(), source };
     for entry in archive.entries().map_err(broken)? {
@@ -168,6 +168,69 @@ fn copy(entry: &mut impl Read, file: &mut File) -> Result<(), CopyError> {
     file.set_len(length).map_err(CopyError::Write)
 }
 
+/// An archive whose headers are looked at before anybody else does: long names and other extensions are read whole into
+/// memory, so one that is longer than any name may be ends the reading.
+struct Guarded<R> {
+    reader: R,
+    /// What was read of the next header, and not passed on yet.
+    header: Vec<u8>,
+    passed: usize,
+    /// Bytes until the next header.
+    left: u64,
+}
+
+const BLOCK: usize = 512;
+
+/// The longest extension that is read.
+const LONGEST_EXTENSION: u64 = 64 << 10;
+
+impl<R: Read> Guarded<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, header: Vec::with_capacity(BLOCK), passed: 0, left: 0 }
+    }
+
+    /// Reads the next header, or what there is of one.
+    fn next_header(&mut self) -> io::Result<()> {
+        (self.passed, self.left) = (0, 0);
+        self.header.clear();
+        self.reader.by_ref().take(BLOCK as u64).read_to_end(&mut self.header)?;
+        let Ok(bytes) = <&[u8; BLOCK]>::try_from(self.header.as_slice()) else { return Ok(()) };
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let header = tar::Header::from_byte_slice(bytes);
+        let size = header.entry_size()?;
+        let is_extension = header.entry_type().is_gnu_longname()
+            || header.entry_type().is_gnu_longlink()
+            || header.entry_type().is_pax_local_extensions()
+            || header.entry_type().is_pax_global_extensions()
+            || header.entry_type().is_gnu_sparse();
+        if is_extension && size > LONGEST_EXTENSION {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an archive's extension is too long"));
+        }
+        self.left = size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64);
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Guarded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.passed == self.header.len() && self.left == 0 {
+            self.next_header()?;
+        }
+        if self.passed < self.header.len() {
+            let part = (self.header.len() - self.passed).min(buffer.len());
+            buffer[..part].copy_from_slice(&self.header[self.passed..self.passed + part]);
+            self.passed += part;
+            return Ok(part);
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.reader.read(&mut buffer[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
 /// Strips the archive's root name; `None` when the name is not made of ordinary parts.
 fn below_root(name: &Path) -> Option<PathBuf> {
     let mut parts = name.components().filter(|part| *part != Component::CurDir);
@@ -237,6 +300,37 @@ mod tests {
         let whole = archive(&[("x", file, b"abc")]);
         let caps = TransferCaps { bytes: 10, entries: 4 };
         assert!(broken(unpack(&whole[..513], "/w/x", &directory.path().join("x"), caps)));
+    }
+
+    #[test]
+    fn a_name_without_an_end_is_not_read() {
+        /// Goes on for ever.
+        struct Endless;
+        impl Read for Endless {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                buffer.fill(b'n');
+                Ok(buffer.len())
+            }
+        }
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader, tar::EntryType::XGlobalHeader] {
+            let mut header = header(kind, 0o644, 3 << 30);
+            header.set_cksum();
+            let endless = header.as_bytes().as_slice().chain(Endless);
+            let directory = tempfile::tempdir().unwrap();
+            let caps = TransferCaps { bytes: 10, entries: 4 };
+            let result = unpack(endless, "/w/x", &directory.path().join("x"), caps);
+            assert!(matches!(result, Err(TransferError::Broken { .. })), "{kind:?}: {result:?}");
+        }
+        // One of an ordinary length is a name.
+        let mut builder = tar::Builder::new(Vec::new());
+        let name = format!("x/{}", "n".repeat(200));
+        builder.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), "x/", io::empty()).unwrap();
+        builder.append_data(&mut header(tar::EntryType::Regular, 0o644, 3), name, b"abc".as_slice()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let whole = builder.into_inner().unwrap();
+        let caps = TransferCaps { bytes: 10, entries: 4 };
+        assert_eq!(unpack(whole.as_slice(), "/w/x", &directory.path().join("x"), caps).unwrap().entries, 2);
+        assert!(directory.path().join("x").join("n".repeat(200)).is_file());
     }
 
     #[test]

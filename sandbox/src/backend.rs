@@ -52,6 +52,12 @@ pub enum SandboxError {
         /// What is missing, and how to get it.
         reason: String,
     },
+    /// So many jobs run already.
+    #[error("start another job: {limit} run already; wait for one, or interrupt it")]
+    TooManyJobs {
+        /// The most that may.
+        limit: usize,
+    },
     /// Files could not be moved in or out.
     #[error("transfer files")]
     Transfer(#[from] TransferError),

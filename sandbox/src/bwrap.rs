@@ -109,6 +109,9 @@ impl BwrapBackend {
     async fn start(&self, spec: &SandboxSpec, files: Option<&Path>) -> Result<ResidentSandbox, SandboxError> {
         let id = SandboxId(fresh_name());
         let directory = self.sandboxes().join(&id.0);
+        if let Some(reason) = gpu::lacking(&spec.gpus) {
+            return Err(SandboxError::Refused { what: "graphics processors".to_owned(), reason });
+        }
         let (mut spec, egress) = EgressProxy::of(spec)?;
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
         let cores = self.facts.cpus.max(1) as f64;
@@ -134,7 +137,9 @@ impl BwrapBackend {
             isolation,
             keeper: tokio::sync::Mutex::default(),
         };
-        let furnished = container.furnish(files);
+        // Named before it is filled, so that whoever finds a half of it knows whose it is.
+        let described = container.describe();
+        let furnished = described.and_then(|()| container.furnish(files));
         if let Err(error) = furnished {
             // This error is the one to report, whatever the removal says.
             let _ = remove(&container.directory).await;
@@ -161,9 +166,13 @@ impl BwrapContainer {
     }
 
     /// Makes the sandbox's directory: the image's own files in the writable places, or those of a snapshot.
-    fn furnish(&self, files: Option<&Path>) -> io::Result<()> {
+    fn describe(&self) -> io::Result<()> {
         // What lies in here is the agent's word: no other user of the machine is let in.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        self.record(None).map_err(io::Error::other)
+    }
+
+    fn furnish(&self, files: Option<&Path>) -> io::Result<()> {
         for name in ["pipes", "files"] {
             fs::create_dir_all(self.directory.join(name))?;
             fs::set_permissions(self.directory.join(name), fs::Permissions::from_mode(0o755))?;
@@ -187,26 +196,43 @@ impl BwrapContainer {
             .chain(self.writable())
             .chain(["/proc", "/dev", "/run/mlgym", gpu::LIBRARIES].map(str::to_owned))
         {
-            let place = self.rootfs.files.join(target.trim_start_matches('/'));
-            if !place.exists() {
-                fs::create_dir_all(place)?;
-            }
+            make_place(&self.rootfs.files, &target)?;
         }
         Ok(())
     }
 
     fn furnish_one(&self, path: &str) -> io::Result<()> {
-        let (from, to) = (self.rootfs.files.join(path), self.files().join(path));
-        if from.is_dir() {
-            copy(&from, &to)?;
-        } else {
-            fs::create_dir_all(&to)?;
-        }
+        let from = make_place(&self.rootfs.files, path)?;
+        let to = make_place(&self.files(), path)?;
+        copy(&from, &to)?;
         if self.identity == Identity::Root && to.metadata()?.mode() & 0o002 == 0 {
             chown(&to, Some(AGENT), Some(AGENT))?;
         }
         Ok(())
     }
+}
+
+/// Makes a directory below a root, and every directory on the way, where they are missing. What is there must be
+/// directories: an image that has a link or a file in such a place would have the host's own files changed.
+fn make_place(root: &Path, path: &str) -> io::Result<PathBuf> {
+    let mut place = root.to_owned();
+    for part in Path::new(path.trim_start_matches('/')).components() {
+        let std::path::Component::Normal(name) = part else {
+            return Err(io::Error::other(format!("the image asks for the place {path}, which is none")));
+        };
+        place.push(name);
+        match fs::symlink_metadata(&place) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(io::Error::other(format!("the image has no directory at {path}"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::create_dir(&place) {
+                // Another sandbox of the image made it meanwhile.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(place)
 }
 
 /// Tells whether a path is another one or lies below it.

@@ -1,5 +1,6 @@
 //! A sandbox on any container: one resident shell, background jobs beside it, deadlines that kill whole trees.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,12 +9,13 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{JobReport, Orphans, Sandbox, SandboxError, Snapshot};
+use crate::capture::CaptureLimits;
 use crate::egress::{self, EgressProxy};
 use crate::resident::container::{Attached, Container, Prey};
 use crate::resident::jobs::Jobs;
 use crate::resident::shell::{ResidentShell, Turn, quote};
 use crate::spec::{Command, CommandEnd, CommandOutput, SandboxId};
-use crate::transfer::{FileSource, TransferCaps, Transferred};
+use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
 
 pub(crate) mod container;
 mod jobs;
@@ -22,6 +24,12 @@ pub(crate) mod shell;
 
 /// How long killing may take before the whole container is restarted.
 const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// How much a shell may have to say of its variables.
+const MOST_STATE: usize = 8 << 20;
+
+/// How long files may take in or out: more than enough for what is accepted.
+const TRANSFER_TIME: Duration = Duration::from_secs(300);
 
 /// How long the shell may take to say where it is.
 const STATE_TIME: Duration = Duration::from_secs(10);
@@ -84,13 +92,19 @@ impl ResidentSandbox {
         self.start_forwarder().await
     }
 
-    /// Brings the shell to where a snapshot's was.
+    /// Brings the shell to where a snapshot's was; where that directory is gone, to where shells start.
     pub(crate) async fn take_up(&mut self, snapshot: &Snapshot) -> Result<(), SandboxError> {
-        let script = format!("{}\nbuiltin cd {}", snapshot.environment, quote(&snapshot.workdir));
+        let (there, home) = (quote(&snapshot.workdir), quote(self.container.workdir()));
+        let script = format!("{}\nbuiltin cd {there} || builtin cd {home}", snapshot.environment);
         let shell = self.resident()?;
-        shell.run(&Command::new(script, STATE_TIME), &CancellationToken::new()).await?;
-        shell.take_outputs()?;
-        Ok(())
+        let turn = shell.run(&Command::new(script, STATE_TIME), &CancellationToken::new()).await?;
+        let (_, stderr) = shell.take_outputs()?;
+        if turn == Turn::Done(0) {
+            return Ok(());
+        }
+        let said = stderr.to_text();
+        let reason = format!("it cannot be brought to where its snapshot stood ({turn:?}): {}", said.trim());
+        Err(SandboxError::Lost { id: self.container.id().clone(), reason })
     }
 
     async fn start_shell(&mut self) -> Result<(), SandboxError> {
@@ -139,14 +153,36 @@ impl ResidentSandbox {
     }
 
     /// Asks the shell for its directory and its exported variables, as a script that sets them again.
+    /// A shell that does not answer is started anew, and then stands where shells start.
     async fn state(&mut self) -> Result<(String, String), SandboxError> {
-        let shell = self.resident()?;
-        let ask = Command::new("builtin pwd; builtin export -p", STATE_TIME);
-        shell.run(&ask, &CancellationToken::new()).await?;
-        let (stdout, _) = shell.take_outputs()?;
-        let text = stdout.to_text();
-        let (directory, exports) = text.split_once('\n').unwrap_or((self.container.workdir(), ""));
-        Ok((directory.to_owned(), exports.to_owned()))
+        let mut ask = Command::new("builtin pwd; builtin export -p", STATE_TIME);
+        ask.capture = CaptureLimits { head: MOST_STATE, tail: 0, spool: 0 };
+        for _ in 0..2 {
+            let answer = self.shell(&ask, &CancellationToken::new()).await?;
+            if answer.end != CommandEnd::Exited(0) || answer.shell_restarted {
+                continue;
+            }
+            if answer.stdout.omitted() > 0 {
+                let reason = format!("its shell's variables are longer than {MOST_STATE} bytes");
+                return Err(SandboxError::Lost { id: self.container.id().clone(), reason });
+            }
+            let text = answer.stdout.to_text();
+            let (directory, exports) = text.split_once('\n').unwrap_or((self.container.workdir(), ""));
+            return Ok((directory.to_owned(), exports.to_owned()));
+        }
+        Ok((self.container.workdir().to_owned(), String::new()))
+    }
+
+    /// Makes the container anew around its files, where it was lost: under some backends a sandbox's user can stop or
+    /// kill what programs are started by, and must not be able to end its episode with that.
+    async fn mend(&mut self, error: SandboxError) -> Result<(), SandboxError> {
+        let SandboxError::Lost { .. } = error else { return Err(error) };
+        if self.shell.is_none() {
+            // It was halted: only files are asked of it.
+            return self.container.restart().await;
+        }
+        self.restart().await?;
+        self.start_shell().await
     }
 }
 
@@ -211,9 +247,18 @@ impl Sandbox for ResidentSandbox {
     }
 
     async fn spawn(&mut self, script: &str) -> Result<String, SandboxError> {
+        if self.jobs.living().len() >= jobs::MOST {
+            return Err(SandboxError::TooManyJobs { limit: jobs::MOST });
+        }
         let (directory, exports) = self.state().await?;
         let script = format!("cd {}\n{exports}\n{script}", quote(&directory));
-        self.jobs.start(self.container.as_ref(), &script).await
+        match self.jobs.start(self.container.as_ref(), &script).await {
+            Err(error) => {
+                self.mend(error).await?;
+                self.jobs.start(self.container.as_ref(), &script).await
+            }
+            started => started,
+        }
     }
 
     async fn wait(&mut self, job: &str, timeout: Duration) -> Result<JobReport, SandboxError> {
@@ -229,7 +274,11 @@ impl Sandbox for ResidentSandbox {
     }
 
     async fn put(&mut self, target: &str, source: FileSource) -> Result<(), SandboxError> {
-        self.container.put(target, source).await
+        let put = self.container.put(target, source);
+        tokio::time::timeout(TRANSFER_TIME, put).await.unwrap_or_else(|_| {
+            let (id, reason) = (self.container.id().clone(), "it takes no files".to_owned());
+            Err(SandboxError::Lost { id, reason })
+        })
     }
 
     async fn get(
@@ -238,7 +287,19 @@ impl Sandbox for ResidentSandbox {
         target: &Path,
         caps: TransferCaps,
     ) -> Result<Transferred, SandboxError> {
-        self.container.get(path, target, caps).await
+        let container = self.container.clone();
+        let once = || async {
+            let copied = tokio::time::timeout(TRANSFER_TIME, container.get(path, target, caps)).await;
+            let slow = io::Error::from(io::ErrorKind::TimedOut);
+            copied.unwrap_or(Err(TransferError::Broken { path: path.to_owned(), source: slow }.into()))
+        };
+        match once().await {
+            Err(error @ SandboxError::Lost { .. }) => {
+                self.mend(error).await?;
+                once().await
+            }
+            copied => copied,
+        }
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, SandboxError> {

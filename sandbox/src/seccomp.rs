@@ -74,8 +74,9 @@ const REFUSED: [&str; 56] = [
 /// The flags of `clone` that make namespaces: mount, cgroup, UTS, IPC, user, PID and network.
 pub(crate) const NAMESPACES: u64 = 0x7e02_0000;
 
-/// The family of sockets that reach the hypervisor, past every network namespace.
-pub(crate) const AF_VSOCK: u64 = 40;
+/// The families of sockets that are refused: the one that reaches the hypervisor past every network namespace, and the
+/// kernel's own cryptography, which nobody needs and which has been a way in.
+pub(crate) const FAMILIES: [u64; 2] = [40, 38];
 
 /// The numbers of the refused calls that this architecture has.
 pub(crate) fn refused() -> impl Iterator<Item = i64> {
@@ -110,7 +111,7 @@ pub(crate) fn profile() -> Value {
             // A filter cannot see its flags: programs take the older call instead.
             { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": enosys },
             { "names": ["socket"], "action": "SCMP_ACT_ALLOW",
-              "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }] },
+              "args": FAMILIES.map(|family| json!({ "index": 0, "value": family, "op": "SCMP_CMP_NE" })) },
         ],
     })
 }

@@ -131,9 +131,11 @@ impl Grader {
         let sandbox = |source| GradeError::Sandbox { task: request.task.name.to_string(), source };
         let mut container = self.backend.create(&spec(request, tests.path())).await.map_err(sandbox)?;
         let outcome = run(container.as_mut(), request, cancel).await;
-        // The grade matters more than a container that the next sweep removes.
-        let destroyed = container.destroy().await;
-        outcome.and_then(|grade| destroyed.map(|()| grade).map_err(sandbox))
+        // The grade matters more than a container that could not be removed: the next sweep does.
+        if let Err(error) = container.destroy().await {
+            tracing::warn!("remove the grader's sandbox: {error}");
+        }
+        outcome
     }
 }
 
@@ -151,20 +153,26 @@ fn stage_tests(request: &GradeRequest<'_>) -> Result<tempfile::TempDir, GradeErr
         .tempdir_in(parent)
         .map_err(io("write in", parent))?;
     let tests = request.task.tests_dir();
-    copy(&tests, staged.path()).map_err(io("copy the grader from", &tests))?;
+    let task = request.task.dir.canonicalize().map_err(io("find", &request.task.dir))?;
+    copy(&tests, staged.path(), &task).map_err(io("copy the grader from", &tests))?;
     Ok(staged)
 }
 
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+fn copy(from: &Path, to: &Path, within: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        // A link of the task's author is followed: it is the author's word, not the agent's.
-        if std::fs::metadata(entry.path())?.is_dir() {
+        // A link is followed within the task, and never to other files of this machine.
+        let source = entry.path().canonicalize()?;
+        if !source.starts_with(within) {
+            let text = format!("{} leads out of the task's directory", entry.path().display());
+            return Err(std::io::Error::other(text));
+        }
+        if source.is_dir() {
             std::fs::create_dir(&target)?;
-            copy(&entry.path(), &target)?;
+            copy(&source, &target, within)?;
         } else {
-            std::fs::copy(entry.path(), &target)?;
+            std::fs::copy(source, &target)?;
         }
     }
     Ok(())

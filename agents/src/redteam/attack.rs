@@ -164,6 +164,9 @@ impl Attack {
     }
 }
 
+/// What a text of 4 MiB is made of.
+const LARGE: &str = "0123456789abcdef";
+
 /// What an attack is told about the range, and the words it proves its success with.
 #[derive(Debug, Clone)]
 pub struct Words {
@@ -200,6 +203,10 @@ impl Words {
             .replace("@HOSTDIR@", &self.host_dir)
             .replace("@HOSTS@", &self.hosts)
             .replace("@PORT@", &self.port.to_string())
+            .replace(
+                "@LARGE@",
+                &LARGE.repeat(usize::from(text.contains("@LARGE@")) * (4 << 20) / LARGE.len()),
+            )
     }
 
     fn fill(&self, value: &mut serde_json::Value) {

@@ -187,6 +187,11 @@ impl Container for BwrapContainer {
     }
 
     async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError> {
+        // What runs inside can neither change what is copied, nor stop, debug or answer for the program that copies.
+        let keeper = self.keeper().await?;
+        let freezing = tokio::task::spawn_blocking(move || keeper.freeze_others()).await;
+        let _frozen =
+            freezing.map_err(|error| host("stop programs for a copy")(target, io::Error::other(error)))?;
         if let Some(kind) = self.kind(path).await? {
             return Err(TransferError::NotRegular { path: path.to_owned(), kind }.into());
         }
@@ -224,14 +229,17 @@ impl Container for BwrapContainer {
         let keeper = self.keeper.lock().await.clone();
         let (files, labels) = (self.files(), self.spec.labels.clone());
         let work = tokio::task::spawn_blocking(move || {
+            // Named before it is filled, so that whoever finds a half of it knows whose it is.
+            fs::create_dir_all(&directory)?;
+            Record { labels, init: None, cgroup: Vec::new() }.write(&directory)?;
             // Nobody inside changes a file, or puts a link in a directory's place, while it is copied.
-            let stopped = keeper.as_ref().map(|keeper| processes::freeze(keeper.init()));
+            let frozen = keeper.as_ref().map(|keeper| processes::freeze(keeper.init(), |_| false));
             let copied = copy(&files, &directory.join("files"));
-            if let Some(stopped) = stopped {
-                processes::thaw(&stopped);
+            drop(frozen);
+            if copied.is_err() {
+                let _ = fs::remove_dir_all(&directory);
             }
-            copied?;
-            Record { labels, init: None, cgroup: Vec::new() }.write(&directory)
+            copied
         });
         let done = work.await.map_err(io::Error::other).and_then(|done| done);
         done.map_err(|error| host("snapshot a sandbox to")(&self.snapshots, error))?;

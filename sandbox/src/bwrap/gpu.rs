@@ -20,10 +20,19 @@ const DRIVER: [&str; 6] = [
     "libnvidia-gpucomp.so",
 ];
 
+/// Says what this machine lacks for these processors, if anything.
+pub(crate) fn lacking(gpus: &[GpuDevice]) -> Option<String> {
+    let missing = gpus.iter().find(|gpu| !gpu.node.exists())?;
+    Some(format!("{} of {} is not there", missing.node.display(), missing.uuid))
+}
+
 /// What bubblewrap is told for these processors: nothing of the others can be opened.
 pub(crate) fn arguments(gpus: &[GpuDevice]) -> Vec<String> {
-    let linker = std::process::Command::new("ldconfig").arg("-p").output();
-    let cache = linker.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    // An ordinary user's path may lack the directory that it lies in.
+    let linkers = ["/sbin/ldconfig", "/usr/sbin/ldconfig", "ldconfig"];
+    let ask = |linker: &str| std::process::Command::new(linker).arg("-p").output().ok();
+    let cache = linkers.into_iter().find_map(ask);
+    let cache = cache.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let nodes = gpus.iter().map(|gpu| gpu.node.clone()).chain(COMMON.map(PathBuf::from));
     arguments_of(nodes.filter(|node| node.exists()), &libraries(&cache))
 }

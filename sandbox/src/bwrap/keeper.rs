@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
 use crate::backend::SandboxError;
-use crate::bwrap::processes::{self, Process};
+use crate::bwrap::processes::{self, Frozen, Process};
 use crate::resident::container::{Attached, Chunk, Prey, Program};
 use crate::resident::shell::quote;
 use crate::spec::SandboxId;
@@ -165,6 +165,16 @@ impl Keeper {
 
     fn lock_watchers(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, u32>> {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops all that runs but the keeper itself, until what this returns is dropped.
+    pub(crate) fn freeze_others(&self) -> Frozen {
+        // The keeper may have been stopped, by whoever shares its user.
+        let is_ours = |process: &Process| process.inner == 1 || process.inner == self.inner;
+        for process in processes::descendants(self.init).iter().filter(|process| is_ours(process)) {
+            processes::send(process.pid, rustix::process::Signal::CONT);
+        }
+        processes::freeze(self.init, is_ours)
     }
 
     /// Kills processes from outside; says whether all are dead.

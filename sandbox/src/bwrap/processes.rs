@@ -90,17 +90,31 @@ pub(crate) fn hunt(root: u32, is_prey: impl Fn(&Process) -> bool) -> bool {
     false
 }
 
-/// Stops every descendant that runs, and returns those that it stopped: nothing changes a file until they are
-/// continued.
-pub(crate) fn freeze(root: u32) -> BTreeSet<u32> {
+/// Descendants that are stopped until this is dropped: nothing of theirs changes a file meanwhile.
+#[derive(Debug)]
+pub(crate) struct Frozen(BTreeSet<u32>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            send(*pid, Signal::CONT);
+        }
+    }
+}
+
+/// Stops every descendant that runs and is not spared.
+pub(crate) fn freeze(root: u32, is_spared: impl Fn(&Process) -> bool) -> Frozen {
+    const ROUNDS: usize = 1000;
     let mut stopped = BTreeSet::new();
-    loop {
-        let running: Vec<_> =
-            descendants(root).into_iter().filter(|process| !matches!(process.state, 'T' | 't')).collect();
+    for _ in 0..ROUNDS {
+        let running: Vec<_> = descendants(root)
+            .into_iter()
+            .filter(|process| !matches!(process.state, 'T' | 't') && !is_spared(process))
+            .collect();
         let fresh: Vec<_> = running.iter().map(|process| process.pid).collect();
         // One in an uninterruptible call stops at its end; waiting for it would be waiting for its disk.
         if running.iter().all(|process| process.state == 'D' && stopped.contains(&process.pid)) {
-            return stopped;
+            break;
         }
         for pid in fresh {
             send(pid, Signal::STOP);
@@ -108,13 +122,7 @@ pub(crate) fn freeze(root: u32) -> BTreeSet<u32> {
         }
         std::thread::yield_now();
     }
-}
-
-/// Continues what [`freeze`] stopped.
-pub(crate) fn thaw(stopped: &BTreeSet<u32>) {
-    for pid in stopped {
-        send(*pid, Signal::CONT);
-    }
+    Frozen(stopped)
 }
 
 /// Sums up the files that descendants hold open or mapped and that have no name any more, on one device.

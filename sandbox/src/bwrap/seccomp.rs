@@ -9,7 +9,7 @@ use seccompiler::{
 };
 
 use crate::backend::SandboxError;
-use crate::seccomp::{AF_VSOCK, NAMESPACES, refused};
+use crate::seccomp::{FAMILIES, NAMESPACES, refused};
 
 /// The two filters, as bubblewrap reads them: the second answers `ENOSYS` to the one call whose flags a filter cannot
 /// see, so that programs take the older call instead.
@@ -25,9 +25,12 @@ pub(crate) fn filters() -> Result<[Vec<u8>; 2], SandboxError> {
     };
     let flags = (0..64).map(|bit| 1_u64 << bit).filter(|flag| NAMESPACES & flag != 0);
     rules.insert(libc::SYS_clone, flags.map(with).collect::<Result<_, _>>().map_err(failed)?);
-    let vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, AF_VSOCK);
-    let vsock = vsock.and_then(|is_vsock| SeccompRule::new(vec![is_vsock])).map_err(failed)?;
-    rules.insert(libc::SYS_socket, vec![vsock]);
+    let family = |family: u64| {
+        let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
+        SeccompRule::new(vec![is_it])
+    };
+    let families = FAMILIES.into_iter().map(family).collect::<Result<_, _>>().map_err(failed)?;
+    rules.insert(libc::SYS_socket, families);
     let refusals = compile(rules, libc::EPERM).map_err(failed)?;
     let unknown = compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS).map_err(failed)?;
     Ok([bytes(&guarded(refusals)), bytes(&unknown)])

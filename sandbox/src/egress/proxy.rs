@@ -170,13 +170,14 @@ async fn forward(
     });
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let authority = parts.uri.authority().map_or(host, |authority| authority.as_str()).to_owned();
     parts.uri = path.parse().unwrap_or_default();
     for name in ["proxy-connection", "proxy-authorization", "keep-alive", "upgrade", "connection"] {
         parts.headers.remove(name);
     }
-    if !parts.headers.contains_key("host")
-        && let Ok(value) = host.parse()
-    {
+    // What was checked is what is asked for, whatever the program says beside it.
+    parts.headers.remove("host");
+    if let Ok(value) = authority.parse() {
         parts.headers.insert("host", value);
     }
     let response = sender.send_request(Request::from_parts(parts, body)).await?;

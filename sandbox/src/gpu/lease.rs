@@ -68,7 +68,11 @@ pub struct GpuLease {
 impl GpuLeases {
     /// Uses the leases that all of this machine's processes share.
     pub fn open(provider: Arc<dyn GpuProvider>) -> Result<Self, GpuError> {
-        Self::open_in(provider, &std::env::temp_dir().join("mlgym-gpus"))
+        // The same for every process, whatever its own directory for temporary files is.
+        let shared = ["/run/lock", "/var/lock", "/tmp"].into_iter().map(Path::new).find(|path| {
+            fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.permissions().mode() & 0o1002 == 0o1002)
+        });
+        Self::open_in(provider, &shared.unwrap_or(Path::new("/tmp")).join("mlgym-gpus"))
     }
 
     /// Uses the leases of a directory.
@@ -255,8 +259,15 @@ impl Drop for Ticket {
 /// Opens a file that every user of the machine may lock.
 fn shared_file(path: &Path) -> Result<File, GpuError> {
     let open = || {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o666).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match options.open(path) {
+            // Asked for only where there is none: in such a directory a kernel may refuse it for another user's file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                options.create(true).truncate(false).mode(0o666).open(path)?
+            }
+            there => there?,
+        };
         // Whatever the umask is; only its owner can, and need.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o666));
         Ok(file)

@@ -12,6 +12,15 @@ use crate::capture::{Capture, CaptureLimits};
 use crate::resident::container::{Attached, Container, Program};
 use crate::spec::{CommandEnd, CommandOutput};
 
+/// How long a job's shell may take to read what it is to do.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// So many jobs may run at once, each with its spools on the host.
+pub(crate) const MOST: usize = 32;
+
+/// How much of each output of a job is kept whole.
+const SPOOL: u64 = 8 << 20;
+
 /// A job's exit code and how long it ran.
 type Ended = (i32, Duration);
 
@@ -51,12 +60,12 @@ impl Jobs {
         let program = Program { env: vec![format!("MLGYM_JOB={name}")], ..Program::bash() };
         let mut attached = container.attach(program).await?;
         let source = format!("eval {} </dev/null; exit $?\n", super::shell::quote(script));
-        attached.write(source.as_bytes()).await.map_err(|error| SandboxError::Lost {
-            id: container.id().clone(),
-            reason: format!("a job: {error}"),
-        })?;
+        let lost = |reason: String| SandboxError::Lost { id: container.id().clone(), reason };
+        let sent = tokio::time::timeout(START_TIME, attached.write(source.as_bytes())).await;
+        sent.map_err(|_| lost("a job's shell does not read its command".to_owned()))?
+            .map_err(|error| lost(format!("a job: {error}")))?;
         let (sender, ended) = watch::channel(None);
-        let limits = CaptureLimits::default();
+        let limits = CaptureLimits { spool: SPOOL, ..CaptureLimits::default() };
         let outputs = Arc::new(Mutex::new((Capture::new(limits), Capture::new(limits))));
         let job = Job { outputs: outputs.clone(), ended, interrupted: false };
         self.jobs.insert(name.clone(), job);

@@ -1,8 +1,9 @@
 //! The resident shell: one bash per container, fed through its standard input.
 //!
 //! A command is `eval`ed in the shell itself, so its directory, variables and functions persist. Its end is known
-//! by a fresh random marker on both outputs; the shell reads the line that prints the marker only after the
-//! command, so the command cannot know it. Both outputs are kept on high descriptors, from which they are
+//! by a fresh random marker on both outputs, which the shell reads only after the command. That keeps apart what programs
+//! print by chance or by habit. It is no wall: a program of the same user that is after the shell's input, or debugs the
+//! shell, can answer in its place, which deceives whoever uses the sandbox and nobody else. Both outputs are kept on high descriptors, from which they are
 //! restored after every command.
 
 use std::time::{Duration, Instant};
@@ -136,10 +137,17 @@ impl ResidentShell {
              builtin printf '%s%d\\n' {marker} \"$__mlgym\"; builtin printf '%s\\n' {marker} >&2\n",
             quote(&command.script)
         );
-        if self.write(&script).await.is_err() {
+        // A shell that does not read is as late as one that does not answer.
+        let deadline = Instant::now() + command.timeout;
+        let sent = tokio::select! {
+            sent = self.write(&script) => sent,
+            () = cancel.cancelled() => return Ok(Turn::Cancelled),
+            () = tokio::time::sleep_until(deadline.into()) => return Ok(Turn::TimedOut),
+        };
+        if sent.is_err() {
             return self.died().await;
         }
-        self.pump(Instant::now() + command.timeout, cancel).await
+        self.pump(deadline, cancel).await
     }
 
     /// Waits on for the end of a command that `run` left running.
