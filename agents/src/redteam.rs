@@ -309,7 +309,7 @@ impl Range {
         attacker: Attacker,
     ) -> Result<bool, RunnerError> {
         let attacker = Arc::new(std::sync::Mutex::new(Some(attacker)));
-        let agents = move |_: &AgentName| {
+        let agents = move |_: &EpisodePlan| {
             let attacker = attacker.lock().ok()?.take()?;
             Some(Box::new(attacker) as Box<dyn mlgym::Agent>)
         };
@@ -348,6 +348,8 @@ impl Range {
                 agent: name,
                 seed: 0,
                 budgets: task.budgets.clone(),
+                model: None,
+                options: serde_json::Map::new(),
             }],
         };
         manifest.save(&self.home)?;

@@ -1,7 +1,7 @@
 //! The agents by name.
 
 use mlgym::{Agent, AgentFactory};
-use mlgym_journal::AgentName;
+use mlgym_journal::{AgentName, EpisodePlan};
 use mlgym_tasks::nearest;
 use serde::Serialize;
 
@@ -67,8 +67,8 @@ impl Agents {
 }
 
 impl AgentFactory for Agents {
-    fn create(&self, name: &AgentName) -> Option<Box<dyn Agent>> {
-        Some(match name.as_str() {
+    fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
+        Some(match plan.agent.as_str() {
             "automl" => Box::new(AutoMl),
             "baseline" => Box::new(Baseline),
             "constant" => Box::new(Predictor::constant()),
@@ -88,10 +88,18 @@ mod tests {
     fn every_listed_agent_is_made_and_a_slip_is_answered_with_the_nearest() {
         for agent in Agents::list() {
             let name = Agents::find(agent.name).unwrap();
-            assert!(Agents.create(&name).is_some(), "{name}");
+            assert!(Agents.create(&plan(&name)).is_some(), "{name}");
         }
         let error = Agents::find("autml").unwrap_err().to_string();
         assert!(error.contains("did you mean \"automl\"?"), "{error}");
-        assert!(Agents.create(&AgentName::new("gpt").unwrap()).is_none());
+        assert!(Agents.create(&plan(&AgentName::new("gpt").unwrap())).is_none());
+    }
+
+    fn plan(agent: &AgentName) -> EpisodePlan {
+        serde_json::from_value(serde_json::json!({
+            "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": agent,
+            "seed": 0, "budgets": {},
+        }))
+        .unwrap()
     }
 }

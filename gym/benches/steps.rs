@@ -144,6 +144,8 @@ fn episode(directory: &Path) -> Episode {
         agent,
         seed: 0,
         budgets: Budgets::default(),
+        model: None,
+        options: serde_json::Map::new(),
     };
     let journal = JournalWriter::open(&home.journal(&run, &plan.episode)).unwrap();
     let image = ResolvedImage { name: "x".into(), reference: "x".into(), digest: "x".into() };

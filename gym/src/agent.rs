@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mlgym_journal::{Action, AgentName, JournalError, Observation};
+use mlgym_journal::blob::{BlobError, BlobStore};
+use mlgym_journal::{Action, BudgetKind, Digest, EpisodePlan, Event, JournalError, Observation, Verdict};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::environment::{Environment, EnvironmentError};
+use crate::meter::{Clock, Meter, Unmetered, WallClock};
 use crate::recorder::Recorder;
 
 /// Says why an agent gave up.
@@ -37,6 +38,15 @@ pub enum AgentError {
         /// What it saw instead.
         output: String,
     },
+    /// The model could not be asked. Somebody outside must act; the agent is not to blame.
+    #[error("ask the model")]
+    Model(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A budget is over: what there is will be graded.
+    #[error("go on: the budget of {0:?} is used up")]
+    Budget(BudgetKind),
+    /// Something long could not be kept.
+    #[error("keep what the agent said")]
+    Blob(#[from] BlobError),
     /// Its notes could not be written.
     #[error("write a note")]
     Note(#[from] JournalError),
@@ -51,19 +61,53 @@ pub struct Context {
     pub rng: ChaCha8Rng,
     /// Fires when the run is stopped.
     pub cancel: CancellationToken,
+    /// What it spends outside of its sandbox.
+    pub meter: Arc<dyn Meter>,
+    /// How time passes.
+    pub clock: Arc<dyn Clock>,
     recorder: Recorder,
-    started: Instant,
+    blobs: Option<BlobStore>,
 }
 
 impl Context {
     /// Makes the context of one episode.
     pub fn new(seed: u64, recorder: Recorder, cancel: CancellationToken) -> Self {
-        Self { seed, rng: ChaCha8Rng::seed_from_u64(seed), cancel, recorder, started: Instant::now() }
+        let (meter, clock) = (Arc::new(Unmetered), Arc::new(WallClock::start()));
+        Self { seed, rng: ChaCha8Rng::seed_from_u64(seed), cancel, meter, clock, recorder, blobs: None }
+    }
+
+    /// Has it count against an episode's budgets, and keep long texts.
+    #[must_use]
+    pub fn within(self, meter: Arc<dyn Meter>, blobs: BlobStore) -> Self {
+        Self { meter, blobs: Some(blobs), ..self }
+    }
+
+    /// The way into the episode's journal, for what watches the agent from within: its model, its executor.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Keeps a long text in the blob store and returns its digest; `None` where there is no store.
+    pub fn keep(&self, text: &str) -> Result<Option<Digest>, AgentError> {
+        Ok(match &self.blobs {
+            Some(blobs) => Some(blobs.put_bytes(text.as_bytes())?),
+            None => None,
+        })
+    }
+
+    /// Where long texts are kept, where there is a place.
+    pub fn blobs(&self) -> Option<&BlobStore> {
+        self.blobs.as_ref()
+    }
+
+    /// Writes down how a stage was judged.
+    pub fn verdict(&self, verdict: Verdict) -> Result<(), AgentError> {
+        Ok(self.recorder.record(Event::Verdict(Box::new(verdict)))?)
     }
 
     /// Tells how long the agent has been running.
     pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.clock.elapsed()
     }
 
     /// Says what the agent is doing, for the progress line and the journal.
@@ -104,13 +148,13 @@ pub trait Agent: Send {
 
 /// Makes a fresh agent for every episode.
 pub trait AgentFactory: Send + Sync {
-    /// Makes the agent of this name; `None` when there is none.
-    fn create(&self, name: &AgentName) -> Option<Box<dyn Agent>>;
+    /// Makes the agent of a planned episode, by its name, its model and its options; `None` when there is none.
+    fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>>;
 }
 
-impl<F: Fn(&AgentName) -> Option<Box<dyn Agent>> + Send + Sync> AgentFactory for F {
-    fn create(&self, name: &AgentName) -> Option<Box<dyn Agent>> {
-        self(name)
+impl<F: Fn(&EpisodePlan) -> Option<Box<dyn Agent>> + Send + Sync> AgentFactory for F {
+    fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
+        self(plan)
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mlgym_journal::{Action, BranchId, BudgetKind, EpisodeStatus, Event, Observation, ValidationScore};
+use mlgym_journal::{
+    Action, BranchId, BudgetKind, EpisodeStatus, Event, Observation, Remaining, ValidationScore,
+};
 use mlgym_sandbox::{Command, GpuLease, Sandbox, SandboxError};
 use mlgym_tasks::{Grade, Split, Task};
 use tokio::sync::watch;
@@ -17,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::act::{ActError, Hands};
 use crate::environment::{Environment, EnvironmentError, Info, Transition};
+use crate::meter::Meter;
 use crate::recorder::Recorder;
 use crate::rules::{Foul, Rules, seconds};
 use crate::submission::{self, CollectError, Collected};
@@ -101,6 +104,29 @@ impl Common {
     }
 }
 
+/// An episode's budgets, as whoever spends from them sees them.
+#[derive(Debug)]
+struct EpisodeMeter(Arc<Common>);
+
+impl Meter for EpisodeMeter {
+    fn charge(&self, tokens: u64, usd: f64) -> Result<(), BudgetKind> {
+        let mut course = self.0.course();
+        let spent = course.rules.spend(tokens, usd);
+        if let Err(budget) = spent
+            && course.rules.is_running()
+        {
+            // Nothing begins any more; a branch that is in a step ends with it.
+            course.ending.get_or_insert(Ending::Budget(budget));
+        }
+        spent
+    }
+
+    fn remaining(&self) -> Remaining {
+        let course = self.0.course();
+        course.rules.remaining(course.elapsed())
+    }
+}
+
 /// A branch at work; when it is dropped it is the agent's turn.
 #[derive(Debug)]
 struct Acting(Arc<Common>);
@@ -165,6 +191,11 @@ impl Episode {
     /// Follows the last moment at which an agent that is not in a step can still act; none while it is in one.
     pub fn idle_deadline(&self) -> watch::Receiver<Option<Instant>> {
         self.common.idle.subscribe()
+    }
+
+    /// Counts tokens and money against this episode's budgets, from whichever branch.
+    pub fn meter(&self) -> Arc<dyn Meter> {
+        Arc::new(EpisodeMeter(self.common.clone()))
     }
 
     fn is_trunk(&self) -> bool {

@@ -31,6 +31,8 @@ pub struct Rules {
     phase: Phase,
     steps: u64,
     compute: Duration,
+    tokens: u64,
+    usd: f64,
     validated: u64,
     /// Validations that are under way.
     validating: u64,
@@ -47,6 +49,8 @@ impl Rules {
             phase: Phase::Fresh,
             steps: 0,
             compute: Duration::ZERO,
+            tokens: 0,
+            usd: 0.0,
             validated: 0,
             validating: 0,
             best: 0.0,
@@ -89,6 +93,23 @@ impl Rules {
         self.compute = self.compute.saturating_add(compute);
     }
 
+    /// Counts what a model cost; tells which budget of tokens or money is over with it.
+    pub fn spend(&mut self, tokens: u64, usd: f64) -> Result<(), BudgetKind> {
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.usd += usd.max(0.0);
+        self.overspent().map_or(Ok(()), Err)
+    }
+
+    fn overspent(&self) -> Option<BudgetKind> {
+        if self.budgets.tokens.is_some_and(|budget| self.tokens >= budget) {
+            Some(BudgetKind::Tokens)
+        } else if self.budgets.usd.is_some_and(|budget| self.usd >= budget) {
+            Some(BudgetKind::Usd)
+        } else {
+            None
+        }
+    }
+
     /// Sets a validation apart, where the limit allows another one; [`Self::end_validation`] must follow.
     pub fn begin_validation(&mut self) -> bool {
         let is_allowed = self.validated + self.validating < self.validations;
@@ -118,7 +139,7 @@ impl Rules {
         } else if over(self.budgets.compute_s, self.compute) {
             Some(BudgetKind::Compute)
         } else {
-            None
+            self.overspent()
         }
     }
 
@@ -138,15 +159,20 @@ impl Rules {
             steps: self.budgets.steps.map(|steps| steps.saturating_sub(self.steps)),
             wall_s: self.budgets.wall_s.map(|wall| left(wall, elapsed)),
             compute_s: self.budgets.compute_s.map(|compute| left(compute, self.compute)),
-            tokens: self.budgets.tokens,
-            usd: self.budgets.usd,
+            tokens: self.budgets.tokens.map(|tokens| tokens.saturating_sub(self.tokens)),
+            usd: self.budgets.usd.map(|usd| (usd - self.usd).max(0.0)),
             validations: self.validations.saturating_sub(self.validated),
         }
     }
 
     /// Returns what was used.
     pub fn usage(&self, elapsed: Duration) -> Usage {
-        Usage { wall_s: elapsed.as_secs_f64(), compute_s: self.compute.as_secs_f64(), ..Usage::default() }
+        Usage {
+            wall_s: elapsed.as_secs_f64(),
+            compute_s: self.compute.as_secs_f64(),
+            tokens: self.tokens,
+            usd: self.usd,
+        }
     }
 }
 
@@ -220,6 +246,19 @@ mod tests {
         assert_eq!(rules.end_validation(Some(-1.0)), (2, 0.0));
         assert!(!rules.begin_validation());
         assert_eq!(rules.end(Some(1.0)), 0.75);
+    }
+
+    #[test]
+    fn tokens_and_money_run_out() {
+        let budgets = Budgets { tokens: Some(100), usd: Some(0.5), ..Budgets::default() };
+        let mut rules = Rules::new(budgets, 0);
+        rules.reset();
+        assert_eq!(rules.spend(40, 0.1), Ok(()));
+        assert_eq!((rules.remaining(S(0)).tokens, rules.exhausted(S(0))), (Some(60), None));
+        assert_eq!(rules.spend(0, 0.4), Err(BudgetKind::Usd));
+        assert_eq!(rules.spend(60, 0.0), Err(BudgetKind::Tokens));
+        assert_eq!(rules.exhausted(S(0)), Some(BudgetKind::Tokens));
+        assert_eq!((rules.usage(S(1)).tokens, rules.usage(S(1)).usd), (100, 0.5));
     }
 
     proptest! {

@@ -345,7 +345,7 @@ impl Runner {
         attempt: u32,
     ) -> Result<(), RunnerError> {
         let unknown = || RunnerError::UnknownAgent(plan.agent.to_string());
-        let mut agent = self.agents.create(&plan.agent).ok_or_else(unknown)?;
+        let mut agent = self.agents.create(plan).ok_or_else(unknown)?;
         let mut setup = self.setup(manifest, plan, seat.ready.clone())?;
         setup.warm = seat.warm.begin(&plan.episode);
         seat.warm.start_next();
@@ -358,7 +358,7 @@ impl Runner {
             task_digest: plan.task_digest.clone(),
             agent: plan.agent.clone(),
             agent_version: agent.version(),
-            model: None,
+            model: plan.model.clone(),
             seed: plan.seed,
             budgets: plan.budgets.clone(),
             validations: setup.ground.ready.task.validation.limit,
@@ -370,8 +370,9 @@ impl Runner {
         };
         setup.recorder.record(Event::EpisodeStarted(Box::new(started)))?;
         let (recorder, cancel) = (setup.recorder.clone(), setup.cancel.clone());
-        let mut context = Context::new(plan.seed, recorder, cancel.clone());
         let mut episode = Episode::new(setup);
+        let mut context =
+            Context::new(plan.seed, recorder, cancel.clone()).within(episode.meter(), self.home.blobs());
         let idle = episode.idle_deadline();
         let outcome = tokio::select! {
             outcome = agent.run(&mut episode, &mut context) => Some(outcome),
@@ -473,9 +474,13 @@ fn verdict(error: &AgentError, is_cancelled: bool) -> (EpisodeStatus, String) {
             EpisodeStatus::AgentError
         }
         AgentError::Environment(_) => EpisodeStatus::SandboxError,
-        AgentError::Unsuitable { .. } | AgentError::Failed { .. } | AgentError::Note(_) => {
-            EpisodeStatus::AgentError
-        }
+        AgentError::Model(_) => EpisodeStatus::ModelError,
+        // The budget's end is settled before this is asked.
+        AgentError::Unsuitable { .. }
+        | AgentError::Failed { .. }
+        | AgentError::Budget(_)
+        | AgentError::Blob(_)
+        | AgentError::Note(_) => EpisodeStatus::AgentError,
     };
     if status == EpisodeStatus::Cancelled {
         return (status, "the run was stopped".to_owned());

@@ -1,7 +1,7 @@
 //! Large outputs, kept once under the digest of their content.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
@@ -43,6 +43,13 @@ impl BlobStore {
             temporary.persist(&path).map_err(|error| self.error("write")(error.error))?;
         }
         Ok(digest)
+    }
+
+    /// Stores a content that is in memory, and returns its digest.
+    pub fn put_bytes(&self, content: &[u8]) -> Result<Digest, BlobError> {
+        let mut file = tempfile::tempfile().map_err(self.error("write"))?;
+        file.write_all(content).map_err(self.error("write"))?;
+        self.put(&mut file)
     }
 
     /// Opens a content for reading, decompressed as it is read.

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::digest::Digest;
 use crate::ids::{AgentName, BranchId, EpisodeId, RunId, TaskName};
+use crate::model::ModelCall;
 use crate::observation::{BudgetKind, Observation, ValidationScore};
 use crate::score::Metric;
+use crate::verdict::Verdict;
 
 /// The version of the journal's lines that this code writes.
 pub const VERSION: u32 = 1;
@@ -77,6 +79,8 @@ pub enum EpisodeStatus {
     GradingError,
     /// The agent failed.
     AgentError,
+    /// The model's provider failed; this says nothing about the agent.
+    ModelError,
     /// The sandbox or the engine failed.
     SandboxError,
     /// Somebody stopped the run; resuming it runs the episode again.
@@ -92,6 +96,7 @@ impl EpisodeStatus {
             Self::Rejected => "rejected",
             Self::GradingError => "grading_error",
             Self::AgentError => "agent_error",
+            Self::ModelError => "model_error",
             Self::SandboxError => "sandbox_error",
             Self::Cancelled => "cancelled",
         }
@@ -99,7 +104,7 @@ impl EpisodeStatus {
 
     /// Tells whether `run resume` leaves the episode as it is: the agent had its fair chance.
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Cancelled | Self::SandboxError | Self::GradingError)
+        !matches!(self, Self::Cancelled | Self::SandboxError | Self::GradingError | Self::ModelError)
     }
 }
 
@@ -173,6 +178,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
         data: serde_json::Value,
     },
+    /// A language model was asked; written before the agent sees the answer.
+    ModelCall(Box<ModelCall>),
+    /// A stage of the agent's pipeline was judged.
+    Verdict(Box<Verdict>),
     /// The submission was copied out of the sandbox, which is gone now.
     Submitted {
         /// Path below the episode's directory and digest of each file.
@@ -260,6 +269,7 @@ impl Event {
         matches!(
             self,
             Self::EpisodeStarted(_)
+                | Self::ModelCall(_)
                 | Self::Validated { .. }
                 | Self::Submitted { .. }
                 | Self::Graded { .. }

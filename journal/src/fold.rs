@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::event::{Envelope, EpisodeStarted, EpisodeStatus, Event, Usage};
 use crate::observation::{BudgetKind, Remaining};
 use crate::record::EpisodeRecord;
+use crate::verdict::Verdict;
 
 /// How an episode stands after the events applied so far.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,14 @@ pub struct EpisodeView {
     pub best_validated: Option<f64>,
     /// What was left of the budgets after the last step.
     pub remaining: Remaining,
+    /// Model calls so far.
+    pub model_calls: u64,
+    /// Model tokens used so far.
+    pub tokens: u64,
+    /// US dollars spent so far.
+    pub usd: f64,
+    /// The verdicts of the agent's pipeline, in order.
+    pub verdicts: Vec<Verdict>,
     /// The submission, once it is copied out.
     pub submission: Option<Submission>,
     /// The grader's report.
@@ -109,6 +118,12 @@ impl EpisodeView {
                     (best, score) => score.or(best),
                 };
             }
+            Event::ModelCall(call) => {
+                self.model_calls += 1;
+                self.tokens = self.tokens.saturating_add(call.tokens.total());
+                self.usd += call.usd.unwrap_or(0.0);
+            }
+            Event::Verdict(verdict) => self.verdicts.push((**verdict).clone()),
             Event::Note { phase, .. } => self.phase = Some(phase.clone()),
             Event::Submitted { files, usage, truncated } => {
                 let submission = Submission { files: files.clone(), usage: *usage, truncated: *truncated };

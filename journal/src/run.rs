@@ -29,6 +29,12 @@ pub struct EpisodePlan {
     pub seed: u64,
     /// The limits: the task's, as the user changed them.
     pub budgets: Budgets,
+    /// The model behind the agent, as people know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What else the agent is made with: its factory's business, kept so that the run can be resumed. Never a secret.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a run is for.

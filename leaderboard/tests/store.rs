@@ -148,6 +148,8 @@ async fn it_is_rebuilt_from_the_journals() {
                 agent: started.agent,
                 seed: started.seed,
                 budgets: started.budgets,
+                model: None,
+                options: serde_json::Map::new(),
             }
         })
         .collect();

@@ -200,6 +200,8 @@ impl Lab {
                 agent,
                 seed: 0,
                 budgets: task.budgets.clone(),
+                model: None,
+                options: serde_json::Map::new(),
             }],
         }
     }

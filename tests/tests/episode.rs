@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Context, Environment};
 use mlgym_journal::{
-    AgentName, BudgetKind, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest, run::RunLock,
+    BudgetKind, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest, run::RunLock,
 };
 use mlgym_tests::Lab;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ impl Agent for Scripted {
 }
 
 fn factory(actions: Vec<Action>) -> Arc<dyn mlgym::AgentFactory> {
-    Arc::new(move |_: &AgentName| Some(Box::new(Scripted(actions.clone())) as Box<dyn Agent>))
+    Arc::new(move |_: &EpisodePlan| Some(Box::new(Scripted(actions.clone())) as Box<dyn Agent>))
 }
 
 fn sh(script: &str) -> Action {
@@ -234,7 +234,7 @@ async fn an_agent_that_only_thinks_is_cut_off_at_the_wall() {
     let task = lab.task("");
     let mut plan = lab.plan(&task);
     plan.episodes[0].budgets.wall_s = Some(3.0);
-    let agents = Arc::new(|_: &AgentName| Some(Box::new(Thinker) as Box<dyn Agent>));
+    let agents = Arc::new(|_: &EpisodePlan| Some(Box::new(Thinker) as Box<dyn Agent>));
     let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
     assert_eq!((report.records[0].truncated, report.records[0].raw), (Some(BudgetKind::Wall), Some(0.25)));
 }
@@ -283,7 +283,7 @@ async fn resuming_only_grades_what_was_submitted() {
     let plan = lab.plan(&task);
     let runs = Arc::new(AtomicUsize::new(0));
     let count = runs.clone();
-    let agents: Arc<dyn mlgym::AgentFactory> = Arc::new(move |_: &AgentName| {
+    let agents: Arc<dyn mlgym::AgentFactory> = Arc::new(move |_: &EpisodePlan| {
         count.fetch_add(1, Ordering::Relaxed);
         Some(Box::new(Scripted(vec![sh("echo score 0.5 > answer.txt"), Action::Submit])) as Box<dyn Agent>)
     });
@@ -355,7 +355,7 @@ async fn the_next_episodes_sandbox_is_started_ahead_for_it_alone() {
     labels.insert("mlgym.role".to_owned(), "agent".to_owned());
     labels.insert("mlgym.run".to_owned(), plan.run.to_string());
     let backend = lab.backend.clone();
-    let agents = Arc::new(move |_: &AgentName| {
+    let agents = Arc::new(move |_: &EpisodePlan| {
         Some(Box::new(Looker(backend.clone(), labels.clone())) as Box<dyn Agent>)
     });
     let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();

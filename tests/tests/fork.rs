@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mlgym::episode::MAX_FORKS;
 use mlgym::{Action, Agent, AgentError, Context, Environment, EnvironmentError, Transition};
-use mlgym_journal::{AgentName, BranchId, BudgetKind, EpisodeRecord, EpisodeStatus, Event, RunManifest};
+use mlgym_journal::{BranchId, BudgetKind, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, RunManifest};
 use mlgym_tests::{Lab, Place};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ impl Agent for Plotted {
 async fn played(lab: &Lab, manifest: &str, plot: Plot) -> (EpisodeRecord, RunManifest) {
     let task = lab.task(manifest);
     let plan = lab.plan(&task);
-    let agents = Arc::new(move |_: &AgentName| Some(Box::new(Plotted(plot)) as Box<dyn Agent>));
+    let agents = Arc::new(move |_: &EpisodePlan| Some(Box::new(Plotted(plot)) as Box<dyn Agent>));
     let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
     assert_eq!(lab.containers().await, 0, "sandboxes were left");
     let home: BTreeMap<_, _> = lab.labels().into_iter().filter(|(key, _)| key == "mlgym.home").collect();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Allowed, Context, Environment};
-use mlgym_journal::{AgentName, EpisodeId, EpisodeStatus, Event};
+use mlgym_journal::{EpisodeId, EpisodePlan, EpisodeStatus, Event};
 use mlgym_sandbox::{GpuDevice, GpuError, GpuLeases, GpuProvider};
 use mlgym_tests::{Lab, Place};
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ async fn episodes_that_ask_for_the_one_processor_have_it_in_turn() {
     }
     plan.parallel = 3;
     let agents: Arc<dyn mlgym::AgentFactory> =
-        Arc::new(|_: &AgentName| Some(Box::new(User) as Box<dyn Agent>));
+        Arc::new(|_: &EpisodePlan| Some(Box::new(User) as Box<dyn Agent>));
     let refused = lab.run(&plan, lab.ready(&task), agents.clone(), CancellationToken::new()).await.unwrap();
     assert!(refused.records.iter().all(|record| record.status == EpisodeStatus::SandboxError));
     assert!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Allowed, Context, Environment};
-use mlgym_journal::{AgentName, EpisodeRecord, EpisodeStatus, Event};
+use mlgym_journal::{EpisodePlan, EpisodeRecord, EpisodeStatus, Event};
 use mlgym_tests::{Lab, Place};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -84,7 +84,7 @@ async fn asked(lab: &Lab, environment: &str, scripts: &[String]) -> (Vec<String>
     let task = Arc::new(mlgym_tasks::Task::load(&task.dir).unwrap());
     let plan = lab.plan(&task);
     let scripts = scripts.to_vec();
-    let agents = Arc::new(move |_: &AgentName| Some(Box::new(Asking(scripts.clone())) as Box<dyn Agent>));
+    let agents = Arc::new(move |_: &EpisodePlan| Some(Box::new(Asking(scripts.clone())) as Box<dyn Agent>));
     let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
     let said = lab.observations(&plan).into_iter().map(|seen| seen.stdout.content.trim().to_owned());
     let directory = lab.home.episode(&plan.run, &plan.episodes[0].episode).join("network");

@@ -178,6 +178,8 @@ fn plan(
                         compute_s: arguments.compute.or(task.budgets.compute_s),
                         ..task.budgets.clone()
                     },
+                    model: None,
+                    options: serde_json::Map::new(),
                 });
             }
         }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use mlgym::runner::tasks_of;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
-    Envelope, EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest,
+    CallOutcome, Envelope, EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest,
 };
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
@@ -287,6 +287,29 @@ fn describe(event: &Event) -> String {
             )
         }
         Event::Validated { rejection, .. } => format!("rejected: {}", rejection.clone().unwrap_or_default()),
+        Event::ModelCall(call) => {
+            let tokens = format!("{}+{} tokens", call.tokens.prompt, call.tokens.completion);
+            let said = match &call.outcome {
+                CallOutcome::Answered { text, tool_calls, .. } => {
+                    let calls = tool_calls.iter().map(|call| format!("{} {}", call.name, call.arguments));
+                    let parts = Some(text.clone()).filter(|text| !text.is_empty()).into_iter().chain(calls);
+                    parts.collect::<Vec<_>>().join(" · ")
+                }
+                CallOutcome::Failed { reason } => format!("failed: {reason}"),
+            };
+            format!(
+                "{} asked {} ({tokens}, {:.1} s): {}",
+                call.role,
+                call.model,
+                call.seconds,
+                first_line(&said)
+            )
+        }
+        Event::Verdict(verdict) => {
+            let outcome = if verdict.passed() { "passed" } else { "failed" };
+            let stage = format!("{:?}", verdict.stage).to_lowercase();
+            format!("verdict [{stage}] {} {outcome}: {}", verdict.subject, verdict.reason)
+        }
         Event::Note { phase, text, .. } => format!("note [{phase}] {text}"),
         Event::Submitted { files, .. } => {
             format!("submitted: {}", files.keys().cloned().collect::<Vec<_>>().join(", "))

@@ -237,6 +237,8 @@ fn plan(suite: &Suite, tasks: &[Arc<Task>], parallel: usize) -> Result<RunManife
                 agent,
                 seed: 0,
                 budgets: task.budgets.clone(),
+                model: None,
+                options: serde_json::Map::new(),
             });
         }
     }

@@ -1,0 +1,64 @@
+//! A model whose answers are written beforehand: for tests of what asks models.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use mlgym_journal::{TokenUsage, ToolCall};
+
+use super::{Completion, Finish, Model, ModelError, Request};
+
+/// Answers with what it was given, in turn, and keeps what it was asked.
+#[derive(Debug, Default)]
+pub struct Scripted {
+    answers: Mutex<VecDeque<Completion>>,
+    asked: Mutex<Vec<Request>>,
+}
+
+impl Scripted {
+    /// Takes the answers.
+    pub fn new(answers: impl IntoIterator<Item = Completion>) -> Self {
+        Self { answers: Mutex::new(answers.into_iter().collect()), asked: Mutex::default() }
+    }
+
+    /// Returns what it was asked so far.
+    pub fn asked(&self) -> Vec<Request> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Makes an answer of a text.
+pub fn text(text: impl Into<String>) -> Completion {
+    Completion {
+        text: text.into(),
+        reasoning: None,
+        tool_calls: Vec::new(),
+        finish: Finish::Stop,
+        usage: TokenUsage { prompt: 10, completion: 5, ..TokenUsage::default() },
+        usd: None,
+        attempts: 1,
+    }
+}
+
+/// Makes an answer that calls one tool.
+pub fn call(name: &str, arguments: &serde_json::Value) -> Completion {
+    let call =
+        ToolCall { id: format!("call-{name}"), name: name.to_owned(), arguments: arguments.to_string() };
+    Completion { tool_calls: vec![call], finish: Finish::ToolCalls, ..text("") }
+}
+
+#[async_trait]
+impl Model for Scripted {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        let answer = self.answers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        answer.ok_or_else(|| ModelError::Unavailable {
+            model: "scripted".to_owned(),
+            reason: "it has no more answers".to_owned(),
+        })
+    }
+}
