@@ -25,12 +25,9 @@ pub(crate) fn filters() -> Result<[Vec<u8>; 2], SandboxError> {
     };
     let flags = (0..64).map(|bit| 1_u64 << bit).filter(|flag| NAMESPACES & flag != 0);
     rules.insert(libc::SYS_clone, flags.map(with).collect::<Result<_, _>>().map_err(failed)?);
-    let family = |family: u64| {
-        let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
-        SeccompRule::new(vec![is_it])
-    };
-    let families = FAMILIES.into_iter().map(family).collect::<Result<_, _>>().map_err(failed)?;
-    rules.insert(libc::SYS_socket, families);
+    let is_not = |family| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family);
+    let others = FAMILIES.into_iter().map(is_not).collect::<Result<_, _>>();
+    rules.insert(libc::SYS_socket, vec![others.and_then(SeccompRule::new).map_err(failed)?]);
     let refusals = compile(rules, libc::EPERM).map_err(failed)?;
     let unknown = compile([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS).map_err(failed)?;
     Ok([bytes(&guarded(refusals)), bytes(&unknown)])
