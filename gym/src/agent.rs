@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mlgym_journal::blob::{BlobError, BlobStore};
-use mlgym_journal::{Action, BudgetKind, Digest, EpisodePlan, Event, JournalError, Observation, Verdict};
+use mlgym_journal::{
+    Action, BranchId, BudgetKind, Digest, EpisodePlan, Event, JournalError, Observation, Verdict,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,22 @@ impl Context {
     #[must_use]
     pub fn within(self, meter: Arc<dyn Meter>, blobs: BlobStore) -> Self {
         Self { meter, blobs: Some(blobs), ..self }
+    }
+
+    /// Makes the context of a branch, whose notes, time and chance are its own and whose budgets are shared.
+    #[must_use]
+    pub fn on(&self, branch: BranchId) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(u64::from(branch.0));
+        Self {
+            seed: self.seed,
+            rng,
+            cancel: self.cancel.clone(),
+            meter: self.meter.clone(),
+            clock: self.clock.on(branch),
+            recorder: self.recorder.on(branch),
+            blobs: self.blobs.clone(),
+        }
     }
 
     /// The way into the episode's journal, for what watches the agent from within: its model, its executor.

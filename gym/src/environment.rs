@@ -1,7 +1,7 @@
 //! What an agent acts on.
 
 use async_trait::async_trait;
-use mlgym_journal::{Action, JournalError, Observation};
+use mlgym_journal::{Action, BranchId, JournalError, Observation};
 use mlgym_sandbox::SandboxError;
 use mlgym_tasks::{GradeError, Task};
 
@@ -81,6 +81,11 @@ pub enum EnvironmentError {
 pub trait Environment: Send {
     /// The task: its instruction, directories, metric and limits.
     fn task(&self) -> &Task;
+
+    /// The branch that this is: the trunk, or a fork.
+    fn branch(&self) -> BranchId {
+        BranchId::default()
+    }
 
     /// Starts the episode and returns the first observation, whose `stdout` is the task's instruction.
     async fn reset(&mut self, seed: u64) -> Result<(Observation, Info), EnvironmentError>;

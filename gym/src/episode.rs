@@ -492,6 +492,10 @@ impl Environment for Episode {
         &self.setup().ground.ready.task
     }
 
+    fn branch(&self) -> BranchId {
+        self.branch
+    }
+
     async fn reset(&mut self, _seed: u64) -> Result<(Observation, Info), EnvironmentError> {
         if !self.is_trunk() {
             return Err(EnvironmentError::Fork);

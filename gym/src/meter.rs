@@ -1,8 +1,9 @@
 //! What an agent spends outside of its sandbox, and the time it sees pass.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mlgym_journal::{BudgetKind, Remaining};
+use mlgym_journal::{BranchId, BudgetKind, Remaining};
 use tokio::time::Instant;
 
 /// Counts tokens and money against an episode's budgets, whatever they are spent on.
@@ -33,6 +34,9 @@ impl Meter for Unmetered {
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Tells how long the agent has been running.
     fn elapsed(&self) -> Duration;
+
+    /// Returns the clock that a branch reads: branches run side by side, so each has a sequence of readings of its own.
+    fn on(&self, branch: BranchId) -> Arc<dyn Clock>;
 }
 
 /// The time that really passes.
@@ -49,5 +53,9 @@ impl WallClock {
 impl Clock for WallClock {
     fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    fn on(&self, _: BranchId) -> Arc<dyn Clock> {
+        Arc::new(*self)
     }
 }
