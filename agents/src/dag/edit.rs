@@ -1,0 +1,258 @@
+//! Changes to a graph by whoever looks at it from outside: all of them or none.
+
+use serde::{Deserialize, Serialize};
+
+use super::expansion::Expansion;
+use super::graph::{GraphError, TaskGraph};
+use super::id::NodeId;
+use super::node::{Kind, NodeSpec, State};
+use super::roles::Work;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "edit", rename_all = "snake_case")]
+pub enum Edit<T> {
+    /// Adds a root, or a sub-node to a plan that is being carried out.
+    Add {
+        /// The parent.
+        parent: Option<NodeId>,
+        /// The node; what it needs is named among its siblings.
+        node: NodeSpec<T>,
+    },
+    /// Removes a node with all below it.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+    /// Has a node need a sibling.
+    Connect {
+        /// The node.
+        node: NodeId,
+        /// What it needs.
+        needs: NodeId,
+    },
+    /// Has a node no longer need a sibling.
+    Disconnect {
+        /// The node.
+        node: NodeId,
+        /// What it needs no more.
+        needs: NodeId,
+    },
+    /// Gives a node another payload and kind; what it needs and what needs it stay, and what is below it goes.
+    Replace {
+        /// The node.
+        node: NodeId,
+        /// What it is about now.
+        payload: T,
+        /// What it is now.
+        kind: Kind<T>,
+    },
+    /// Has another sub-node yield the parent's output.
+    Yield {
+        /// The sub-node.
+        node: NodeId,
+    },
+}
+
+/// A transaction in the making. The changes apply in their order; that there is no cycle is checked after the last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edits<T> {
+    pub(super) list: Vec<Edit<T>>,
+}
+
+impl<T> Edits<T> {
+    pub(super) fn collect(write: impl FnOnce(&mut Self)) -> Vec<Edit<T>> {
+        let mut edits = Self { list: Vec::new() };
+        write(&mut edits);
+        edits.list
+    }
+
+    /// Adds a root.
+    pub fn add(&mut self, node: NodeSpec<T>) -> &mut Self {
+        self.push(Edit::Add { parent: None, node })
+    }
+
+    /// Adds a sub-node to a plan that is being carried out.
+    pub fn add_below(&mut self, parent: &str, node: NodeSpec<T>) -> &mut Self {
+        self.push(Edit::Add { parent: Some(parent.into()), node })
+    }
+
+    /// Removes a node that has not started, with all below it. Nothing may need it.
+    pub fn remove(&mut self, node: &str) -> &mut Self {
+        self.push(Edit::Remove { node: node.into() })
+    }
+
+    /// Has a node that has not started need a sibling.
+    pub fn connect(&mut self, node: &str, needs: &str) -> &mut Self {
+        self.push(Edit::Connect { node: node.into(), needs: needs.into() })
+    }
+
+    /// Has a node that has not started no longer need a sibling.
+    pub fn disconnect(&mut self, node: &str, needs: &str) -> &mut Self {
+        self.push(Edit::Disconnect { node: node.into(), needs: needs.into() })
+    }
+
+    /// Gives a node another payload, and has a worker run it. Neither it nor anything below it may have started.
+    pub fn replace_by_leaf(&mut self, node: &str, payload: T) -> &mut Self {
+        self.push(Edit::Replace { node: node.into(), payload, kind: Kind::Leaf })
+    }
+
+    /// Gives a node another payload, and has the planner divide it. Nothing below it may have started.
+    pub fn replace_by_composite(&mut self, node: &str, payload: T) -> &mut Self {
+        self.push(Edit::Replace { node: node.into(), payload, kind: Kind::Composite })
+    }
+
+    /// Gives a node another payload, and divides it like this. Nothing below it may have started.
+    pub fn replace_by_plan(&mut self, node: &str, payload: T, plan: Expansion<T>) -> &mut Self {
+        self.push(Edit::Replace { node: node.into(), payload, kind: Kind::Planned(Box::new(plan)) })
+    }
+
+    /// Has a sub-node yield its parent's output.
+    pub fn yield_from(&mut self, node: &str) -> &mut Self {
+        self.push(Edit::Yield { node: node.into() })
+    }
+
+    fn push(&mut self, edit: Edit<T>) -> &mut Self {
+        self.list.push(edit);
+        self
+    }
+}
+
+impl<T: Clone, O: Clone> TaskGraph<T, O> {
+    /// Changes the graph by a transaction. The error says what is wrong, and the graph is then as it was.
+    pub fn edit(&mut self, write: impl FnOnce(&mut Edits<T>)) -> Result<(), GraphError> {
+        self.apply_edits(&Edits::collect(write))
+    }
+
+    pub(super) fn apply_edits(&mut self, edits: &[Edit<T>]) -> Result<(), GraphError> {
+        let mut draft = self.clone();
+        for edit in edits {
+            draft.apply_edit(edit)?;
+        }
+        for edit in edits {
+            if let Some(group) = draft.group_of(edit) {
+                draft.check_acyclic(group.as_ref())?;
+            }
+        }
+        let ids: Vec<NodeId> = draft.nodes.keys().cloned().collect();
+        for id in &ids {
+            draft.refresh(id)?;
+        }
+        *self = draft;
+        Ok(())
+    }
+
+    /// Returns the parent whose sub-nodes may wait for each other after a change; `None` if that cannot be.
+    fn group_of(&self, edit: &Edit<T>) -> Option<Option<NodeId>> {
+        match edit {
+            // A parent that a later change has removed has no sub-nodes left to wait.
+            Edit::Add { parent, .. } => match parent {
+                Some(id) if !self.nodes.contains_key(id) => None,
+                parent => Some(parent.clone()),
+            },
+            Edit::Connect { node, .. } => self.nodes.get(node).map(|node| node.parent.clone()),
+            Edit::Remove { .. } | Edit::Disconnect { .. } | Edit::Replace { .. } | Edit::Yield { .. } => None,
+        }
+    }
+
+    fn apply_edit(&mut self, edit: &Edit<T>) -> Result<(), GraphError> {
+        match edit {
+            Edit::Add { parent, node } => self.add(parent.as_ref(), node),
+            Edit::Remove { node } => self.remove(node),
+            Edit::Connect { node, needs } => self.connect(node, needs),
+            Edit::Disconnect { node, needs } => self.disconnect(node, needs),
+            Edit::Replace { node, payload, kind } => self.replace(node, payload, kind),
+            Edit::Yield { node } => self.yield_from(node),
+        }
+    }
+
+    fn add(&mut self, parent: Option<&NodeId>, spec: &NodeSpec<T>) -> Result<(), GraphError> {
+        if let Some(id) = parent {
+            let state = &self.node(id)?.state;
+            if !matches!(state, State::Expanded) {
+                return Err(GraphError::NotExpanded { parent: id.clone(), state: state.name() });
+            }
+        }
+        self.attach(parent, std::slice::from_ref(spec)).map(|_| ())
+    }
+
+    fn remove(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        let node = self.untouched("remove", id)?;
+        if node.starts > 0 {
+            return Err(GraphError::TooLate { verb: "remove", node: id.clone(), state: "tried" });
+        }
+        if let Some(by) = node.needed_by.first() {
+            return Err(GraphError::Needed { node: id.clone(), by: by.clone() });
+        }
+        if let Some(parent) = &node.parent
+            && self.node(parent)?.yields.as_ref() == Some(id)
+        {
+            return Err(GraphError::Yields { node: id.clone(), parent: parent.clone() });
+        }
+        self.detach(id)
+    }
+
+    fn connect(&mut self, id: &NodeId, needs: &NodeId) -> Result<(), GraphError> {
+        let parent = &self.untouched("give another need to", id)?.parent;
+        if self.node(needs)?.parent != *parent {
+            return Err(GraphError::NotSiblings { node: id.clone(), needs: needs.clone() });
+        }
+        self.node_mut(id)?.needs.insert(needs.clone());
+        self.node_mut(needs)?.needed_by.insert(id.clone());
+        Ok(())
+    }
+
+    fn disconnect(&mut self, id: &NodeId, needs: &NodeId) -> Result<(), GraphError> {
+        self.untouched("take a need from", id)?;
+        if !self.node_mut(id)?.needs.remove(needs) {
+            return Err(GraphError::NotNeeded { node: id.clone(), needs: needs.clone() });
+        }
+        self.node_mut(needs)?.needed_by.remove(id);
+        Ok(())
+    }
+
+    fn replace(&mut self, id: &NodeId, payload: &T, kind: &Kind<T>) -> Result<(), GraphError> {
+        if matches!(self.node(id)?.state, State::Expanded) {
+            for below in self.below(id) {
+                self.untouched("replace what is below", &below)?;
+            }
+        } else {
+            self.untouched("replace", id)?;
+        }
+        if let Kind::Planned(plan) = kind {
+            plan.check(&std::collections::BTreeSet::new())?;
+        }
+        for child in self.node(id)?.children.clone() {
+            self.detach(&child)?;
+        }
+        let node = self.node_mut(id)?;
+        (node.payload, node.kind, node.yields) = (payload.clone(), kind.clone(), None);
+        node.work = if matches!(kind, Kind::Leaf) { Work::Run } else { Work::Expand };
+        self.set_state(id, State::Waiting)
+    }
+
+    fn yield_from(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        let Some(parent) = self.node(id)?.parent.clone() else {
+            return Err(GraphError::NoYield(id.to_string()));
+        };
+        let state = &self.node(&parent)?.state;
+        if !matches!(state, State::Expanded) {
+            return Err(GraphError::TooLate {
+                verb: "change what yields",
+                node: parent,
+                state: state.name(),
+            });
+        }
+        self.node_mut(&parent)?.yields = Some(id.clone());
+        Ok(())
+    }
+
+    /// Returns a node that has not started.
+    fn untouched(&self, verb: &'static str, id: &NodeId) -> Result<&super::node::Node<T, O>, GraphError> {
+        let node = self.node(id)?;
+        if !node.state.is_untouched() {
+            return Err(GraphError::TooLate { verb, node: id.clone(), state: node.state.name() });
+        }
+        Ok(node)
+    }
+}

@@ -1,0 +1,136 @@
+//! A plan: how a composite is divided.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::cycle;
+use super::failure::Policy;
+use super::graph::GraphError;
+use super::id::is_name;
+use super::node::{Kind, NodeSpec};
+
+/// How a composite is divided: its sub-nodes, what they need of each other, and which of them has its output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expansion<T> {
+    /// The sub-nodes. What they need is named among them and what is kept.
+    pub nodes: Vec<NodeSpec<T>>,
+    /// The sub-node whose output is the composite's. To merge several outputs, add a node that needs them.
+    pub yields: String,
+    /// Sub-nodes of the plan before this one that are done, and whose outputs this one builds on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// What is done when a sub-node fails that has no policy of its own.
+    pub policy: Policy,
+    /// Why it is divided like this, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl<T> Expansion<T> {
+    /// Makes a plan whose failures are the composite's.
+    pub fn new(nodes: Vec<NodeSpec<T>>, yields: impl Into<String>) -> Self {
+        Self { nodes, yields: yields.into(), keep: Vec::new(), policy: Policy::propagate(), reason: None }
+    }
+
+    /// Says what is done when a sub-node fails.
+    #[must_use]
+    pub fn on_failure(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Builds on sub-nodes of the plan before this one.
+    #[must_use]
+    pub fn keep<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.keep.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says why it is divided like this.
+    #[must_use]
+    pub fn because(self, reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..self }
+    }
+
+    /// Checks the plan by itself, as a planner's answer must be before anything comes of it; `done` are the sub-nodes that
+    /// could be kept.
+    pub(super) fn check(&self, done: &BTreeSet<&str>) -> Result<(), GraphError> {
+        for name in &self.keep {
+            if !done.contains(name.as_str()) {
+                return Err(GraphError::NotKept(name.clone()));
+            }
+        }
+        let mut needs: BTreeMap<&str, Vec<&str>> =
+            self.keep.iter().map(|name| (name.as_str(), Vec::new())).collect();
+        for node in &self.nodes {
+            node.check()?;
+            let wanted = node.needs.iter().map(String::as_str).collect();
+            if needs.insert(&node.name, wanted).is_some() {
+                return Err(GraphError::Duplicate(node.name.clone()));
+            }
+        }
+        for node in &self.nodes {
+            if let Some(unknown) = node.needs.iter().find(|name| !needs.contains_key(name.as_str())) {
+                return Err(GraphError::UnknownNeed { node: node.name.clone(), needs: unknown.clone() });
+            }
+        }
+        if !needs.contains_key(self.yields.as_str()) {
+            return Err(GraphError::NoYield(self.yields.clone()));
+        }
+        cycle::find(&needs).map_or(Ok(()), |cycle| Err(GraphError::Cycle(cycle)))
+    }
+}
+
+impl<T> NodeSpec<T> {
+    /// Checks what can be checked without its siblings.
+    pub(super) fn check(&self) -> Result<(), GraphError> {
+        if !is_name(&self.name) {
+            return Err(GraphError::BadName(self.name.clone()));
+        }
+        if !self.estimate.is_finite() || self.estimate < 0.0 {
+            return Err(GraphError::BadEstimate { node: self.name.clone(), estimate: self.estimate });
+        }
+        match &self.kind {
+            Kind::Planned(plan) => plan.check(&BTreeSet::new()),
+            Kind::Leaf | Kind::Composite => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(nodes: &[(&str, &[&str])], yields: &str, keep: &[&str], expected: &str) {
+        let spec = |(name, needs): &(&str, &[&str])| NodeSpec::leaf(*name, ()).needs(needs.to_vec());
+        let plan = Expansion::new(nodes.iter().map(spec).collect(), yields).keep(keep.to_vec());
+        let said = plan.check(&BTreeSet::from(["old"])).err().map(|error| error.to_string());
+        assert_eq!(said.unwrap_or_default(), expected);
+    }
+
+    #[test]
+    fn a_plan_that_is_no_graph_is_refused_by_what_is_wrong_with_it() {
+        check(&[("a", &[]), ("b", &["a", "old"])], "b", &["old"], "");
+        check(&[], "old", &["old"], "");
+        check(&[("a", &["b"]), ("b", &["a"])], "b", &[], "keep the graph without a cycle: a → b → a");
+        check(&[("a", &[])], "b", &[], "find the sub-node `b`, which is to have the output");
+        check(&[("a", &["x"])], "a", &[], "find `x`, which `a` needs, among its siblings");
+        check(&[("a", &[]), ("a", &[])], "a", &[], "add `a`: there is a sibling of that name");
+        check(&[("old", &[])], "old", &["old"], "add `old`: there is a sibling of that name");
+        check(&[("a", &[])], "a", &["new"], "keep `new`: no sub-node of that name is done");
+        check(
+            &[("a/b", &[])],
+            "a/b",
+            &[],
+            "name a node \"a/b\": a name is 1 to 200 characters without `/`, `~` and control characters",
+        );
+    }
+
+    #[test]
+    fn a_cost_that_is_no_number_is_refused() {
+        for estimate in [f64::NAN, f64::INFINITY, -1.0] {
+            let plan = Expansion::new(vec![NodeSpec::leaf("a", ()).costs(estimate)], "a");
+            assert!(matches!(plan.check(&BTreeSet::new()), Err(GraphError::BadEstimate { .. })));
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The graph: nodes in a hierarchy, and what they need of their siblings.
+//!
+//! A node needs only siblings. What lies below a node is its own affair, because it may be planned anew at any time; who
+//! needs something of it, needs the node. Nodes change in three ways, each of which is checked: by a transaction of
+//! [`Edits`](super::Edits), by an event, and in reading.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::cycle;
+use super::failure::{Attempt, Policy, Setback};
+use super::id::NodeId;
+use super::node::{Kind, Node, NodeSpec, State};
+use super::roles::{Given, Inputs, Work};
+
+/// Says why a graph is not changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GraphError {
+    /// The nodes would wait for each other.
+    #[error("keep the graph without a cycle: {}", .0.join(" → "))]
+    Cycle(Vec<String>),
+    /// There is no such node.
+    #[error("find the node {0}")]
+    Unknown(NodeId),
+    /// Its siblings have no such name.
+    #[error("find `{needs}`, which `{node}` needs, among its siblings")]
+    UnknownNeed {
+        /// The node.
+        node: String,
+        /// What it needs.
+        needs: String,
+    },
+    /// A sibling has the name already.
+    #[error("add `{0}`: there is a sibling of that name")]
+    Duplicate(String),
+    /// The name cannot be a part of an id.
+    #[error("name a node {0:?}: a name is 1 to 200 characters without `/`, `~` and control characters")]
+    BadName(String),
+    /// The predicted cost is negative, or no number.
+    #[error("predict the cost of `{node}`: {estimate} is no cost")]
+    BadEstimate {
+        /// The node.
+        node: String,
+        /// What was predicted.
+        estimate: f64,
+    },
+    /// Nodes need siblings only.
+    #[error("have {node} need {needs}: they are not siblings")]
+    NotSiblings {
+        /// The node.
+        node: NodeId,
+        /// What it would need.
+        needs: NodeId,
+    },
+    /// It does not need it.
+    #[error("free {node} of {needs}: it does not need it")]
+    NotNeeded {
+        /// The node.
+        node: NodeId,
+        /// What it would no longer need.
+        needs: NodeId,
+    },
+    /// It has started, or more: it is too late.
+    #[error("{verb} {node}: it is {state} already")]
+    TooLate {
+        /// What was tried.
+        verb: &'static str,
+        /// The node.
+        node: NodeId,
+        /// The state's name.
+        state: &'static str,
+    },
+    /// Something needs it.
+    #[error("remove {node}: {by} needs it")]
+    Needed {
+        /// The node.
+        node: NodeId,
+        /// What needs it.
+        by: NodeId,
+    },
+    /// It has its parent's output.
+    #[error("remove {node}: it has the output of {parent}")]
+    Yields {
+        /// The node.
+        node: NodeId,
+        /// Its parent.
+        parent: NodeId,
+    },
+    /// Sub-nodes can only be added where a plan is being carried out.
+    #[error("add a node below {parent}: it is {state}, and only what is expanded has sub-nodes")]
+    NotExpanded {
+        /// The parent.
+        parent: NodeId,
+        /// The state's name.
+        state: &'static str,
+    },
+    /// A plan yields what it does not have.
+    #[error("find the sub-node `{0}`, which is to have the output")]
+    NoYield(String),
+    /// A plan keeps what is not there.
+    #[error("keep `{0}`: no sub-node of that name is done")]
+    NotKept(String),
+    /// An event does not fit the graph: the events are not those of one run in their order.
+    #[error("follow the event `{event}`: {node} is {state}")]
+    Misfit {
+        /// The event's name.
+        event: &'static str,
+        /// The node.
+        node: NodeId,
+        /// The state's name.
+        state: &'static str,
+    },
+    /// What was read is no graph.
+    #[error("read a graph: {0}")]
+    Malformed(String),
+}
+
+/// A graph of nodes with payloads `T` and outputs `O`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Snapshot<T, O>")]
+pub struct TaskGraph<T, O> {
+    pub(super) nodes: BTreeMap<NodeId, Node<T, O>>,
+    pub(super) roots: Vec<NodeId>,
+    pub(super) policy: Policy,
+    pub(super) born: u32,
+    /// The nodes whose state is ready.
+    pub(super) ready: BTreeSet<NodeId>,
+}
+
+/// A graph as it is read.
+#[derive(Deserialize)]
+struct Snapshot<T, O> {
+    policy: Policy,
+    born: u32,
+    roots: Vec<NodeId>,
+    nodes: Vec<Node<T, O>>,
+}
+
+/// A graph as it is written.
+#[derive(Serialize)]
+struct SnapshotOf<'a, T, O> {
+    policy: Policy,
+    born: u32,
+    roots: &'a [NodeId],
+    nodes: Vec<&'a Node<T, O>>,
+}
+
+impl<T: Serialize, O: Serialize> Serialize for TaskGraph<T, O> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nodes = self.nodes.values().collect();
+        SnapshotOf { policy: self.policy, born: self.born, roots: &self.roots, nodes }.serialize(serializer)
+    }
+}
+
+impl<T, O> TryFrom<Snapshot<T, O>> for TaskGraph<T, O> {
+    type Error = GraphError;
+
+    fn try_from(snapshot: Snapshot<T, O>) -> Result<Self, GraphError> {
+        let malformed = |text: String| GraphError::Malformed(text);
+        let mut graph = Self { roots: snapshot.roots, born: snapshot.born, ..Self::new(snapshot.policy) };
+        for node in snapshot.nodes {
+            if let Some(twin) = graph.nodes.insert(node.id.clone(), node) {
+                return Err(malformed(format!("{} is there twice", twin.id)));
+            }
+        }
+        let ids: Vec<NodeId> = graph.nodes.keys().cloned().collect();
+        for id in &ids {
+            let node = graph.node(id)?;
+            let siblings = graph.children_of(node.parent.as_ref())?.to_vec();
+            if siblings.iter().filter(|sibling| *sibling == id).count() != 1 {
+                return Err(malformed(format!("{id} is not among its parent's sub-nodes")));
+            }
+            for child in &node.children {
+                if graph.node(child)?.parent.as_ref() != Some(id) {
+                    return Err(malformed(format!("{child} is a sub-node of {id} and says it is not")));
+                }
+            }
+            for need in node.needs.clone() {
+                if !siblings.contains(&need) {
+                    return Err(GraphError::NotSiblings { node: id.clone(), needs: need });
+                }
+                graph.node_mut(&need)?.needed_by.insert(id.clone());
+            }
+            if matches!(graph.node(id)?.state, State::Ready) {
+                graph.ready.insert(id.clone());
+            }
+        }
+        for root in &graph.roots {
+            if graph.node(root)?.parent.is_some() {
+                return Err(malformed(format!("{root} is a root and has a parent")));
+            }
+        }
+        for parent in ids.iter().map(Some).chain([None]) {
+            graph.check_acyclic(parent)?;
+        }
+        Ok(graph)
+    }
+}
+
+impl<T, O> TaskGraph<T, O> {
+    /// Makes an empty graph; the policy is for roots that have none of their own.
+    pub fn new(policy: Policy) -> Self {
+        let (nodes, ready) = (BTreeMap::new(), BTreeSet::new());
+        Self { nodes, roots: Vec::new(), policy, born: 0, ready }
+    }
+
+    /// Returns a node.
+    pub fn get(&self, id: &str) -> Option<&Node<T, O>> {
+        self.nodes.get(id)
+    }
+
+    /// Returns all nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node<T, O>> {
+        self.nodes.values()
+    }
+
+    /// Returns the nodes without a parent, in the order in which they were added.
+    pub fn roots(&self) -> &[NodeId] {
+        &self.roots
+    }
+
+    /// Returns the number of nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Tells whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Returns the nodes that may start, by id.
+    pub fn ready(&self) -> impl Iterator<Item = &NodeId> {
+        self.ready.iter()
+    }
+
+    /// Tells whether nothing is left to do.
+    pub fn is_settled(&self) -> bool {
+        self.nodes.values().all(|node| node.state.is_settled())
+    }
+
+    pub(super) fn node(&self, id: &NodeId) -> Result<&Node<T, O>, GraphError> {
+        self.nodes.get(id).ok_or_else(|| GraphError::Unknown(id.clone()))
+    }
+
+    pub(super) fn node_mut(&mut self, id: &NodeId) -> Result<&mut Node<T, O>, GraphError> {
+        self.nodes.get_mut(id).ok_or_else(|| GraphError::Unknown(id.clone()))
+    }
+
+    /// Returns a node's sub-nodes, or the roots.
+    pub(super) fn children_of(&self, parent: Option<&NodeId>) -> Result<&[NodeId], GraphError> {
+        match parent {
+            Some(parent) => Ok(&self.node(parent)?.children),
+            None => Ok(&self.roots),
+        }
+    }
+
+    /// Returns all that is below a node, parents before children.
+    pub(super) fn below(&self, id: &NodeId) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = self.nodes.get(id).map_or_else(Vec::new, |node| node.children.clone());
+        let mut next = 0;
+        while next < found.len() {
+            if let Some(node) = self.nodes.get(&found[next]) {
+                found.extend(node.children.iter().cloned());
+            }
+            next += 1;
+        }
+        found
+    }
+
+    pub(super) fn set_state(&mut self, id: &NodeId, state: State<O>) -> Result<(), GraphError> {
+        if matches!(state, State::Ready) {
+            self.ready.insert(id.clone());
+        } else {
+            self.ready.remove(id);
+        }
+        self.node_mut(id)?.state = state;
+        Ok(())
+    }
+
+    /// Finds out whether a node that has not started may.
+    pub(super) fn refresh(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        let node = self.node(id)?;
+        if !node.state.is_untouched() {
+            return Ok(());
+        }
+        let parent = node.parent.as_ref().map(|parent| self.node(parent)).transpose()?;
+        let is_open = parent.is_none_or(|parent| matches!(parent.state, State::Expanded));
+        let has_all =
+            || node.needs.iter().all(|need| self.nodes.get(need).is_some_and(Node::is_out_of_the_way));
+        let state = if is_open && has_all() { State::Ready } else { State::Waiting };
+        self.set_state(id, state)
+    }
+
+    /// Finds out about all that wait for a node.
+    pub(super) fn refresh_after(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        for waiting in self.node(id)?.needed_by.clone() {
+            self.refresh(&waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the sub-nodes of one parent wait for each other.
+    pub(super) fn check_acyclic(&self, parent: Option<&NodeId>) -> Result<(), GraphError> {
+        let mut needs = BTreeMap::new();
+        for id in self.children_of(parent)? {
+            needs.insert(id.as_str(), self.node(id)?.needs.iter().map(NodeId::as_str).collect());
+        }
+        cycle::find(&needs).map_or(Ok(()), |cycle| Err(GraphError::Cycle(cycle)))
+    }
+
+    /// Returns what a node is given.
+    pub(super) fn inputs(&self, id: &NodeId) -> Result<Inputs<O>, GraphError>
+    where
+        O: Clone,
+    {
+        let mut entries = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let node = self.node(id)?;
+            for need in &node.needs {
+                entries.push((need.clone(), self.node(need)?.given()));
+            }
+            next = node.parent.as_ref();
+        }
+        Ok(Inputs { entries })
+    }
+
+    /// Returns what is told of a node that is to be planned anew.
+    pub(super) fn setback(&self, id: &NodeId) -> Result<Setback<O>, GraphError>
+    where
+        O: Clone,
+    {
+        let node = self.node(id)?;
+        let mut attempts = Vec::new();
+        for child in &node.children {
+            attempts.push(Attempt { name: child.name().to_owned(), outcome: self.node(child)?.given() });
+        }
+        Ok(Setback { failures: node.failures.clone(), attempts })
+    }
+
+    /// Adds nodes to those of a parent. What is wrong with them may show only when some are added: the caller works on a
+    /// draft, or has checked them.
+    pub(super) fn attach(
+        &mut self,
+        parent: Option<&NodeId>,
+        specs: &[NodeSpec<T>],
+    ) -> Result<Vec<NodeId>, GraphError>
+    where
+        T: Clone,
+    {
+        let (generation, policy, place) = match parent {
+            Some(parent) => {
+                let node = self.node(parent)?;
+                (node.plans.saturating_sub(1), node.inner, node.place.clone())
+            }
+            None => (0, self.policy, Vec::new()),
+        };
+        let siblings = self.children_of(parent)?.iter();
+        let mut names: BTreeMap<String, NodeId> =
+            siblings.map(|id| (id.name().to_owned(), id.clone())).collect();
+        let mut added = Vec::new();
+        for spec in specs {
+            spec.check()?;
+            let id = NodeId::below(parent, &spec.name, generation);
+            if names.insert(spec.name.clone(), id.clone()).is_some() {
+                return Err(GraphError::Duplicate(spec.name.clone()));
+            }
+            added.push(id);
+        }
+        for (spec, id) in specs.iter().zip(&added) {
+            let find = |name: &String| {
+                let unknown = || GraphError::UnknownNeed { node: spec.name.clone(), needs: name.clone() };
+                names.get(name).cloned().ok_or_else(unknown)
+            };
+            let needs = spec.needs.iter().map(find).collect::<Result<BTreeSet<_>, _>>()?;
+            let born = match parent {
+                Some(parent) => &mut self.node_mut(parent)?.born,
+                None => &mut self.born,
+            };
+            let place = place.iter().copied().chain([*born]).collect();
+            *born += 1;
+            let node = Node {
+                id: id.clone(),
+                parent: parent.cloned(),
+                payload: spec.payload.clone(),
+                kind: spec.kind.clone(),
+                needs,
+                needed_by: BTreeSet::new(),
+                children: Vec::new(),
+                policy: spec.policy.unwrap_or(policy),
+                estimate: spec.estimate,
+                state: State::Waiting,
+                work: if matches!(spec.kind, Kind::Leaf) { Work::Run } else { Work::Expand },
+                place,
+                starts: 0,
+                retries: 0,
+                replans: 0,
+                failures: Vec::new(),
+                plans: 0,
+                born: 0,
+                yields: None,
+                inner: Policy::propagate(),
+            };
+            self.nodes.insert(id.clone(), node);
+        }
+        for id in &added {
+            for need in self.node(id)?.needs.clone() {
+                self.node_mut(&need)?.needed_by.insert(id.clone());
+            }
+        }
+        match parent {
+            Some(parent) => self.node_mut(parent)?.children.extend(added.iter().cloned()),
+            None => self.roots.extend(added.iter().cloned()),
+        }
+        for id in &added {
+            self.refresh(id)?;
+        }
+        Ok(added)
+    }
+
+    /// Removes a node and all below it, and whatever was said of it elsewhere.
+    pub(super) fn detach(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        for below in self.below(id) {
+            self.ready.remove(&below);
+            self.nodes.remove(&below);
+        }
+        self.ready.remove(id);
+        let node = self.nodes.remove(id).ok_or_else(|| GraphError::Unknown(id.clone()))?;
+        match &node.parent {
+            Some(parent) => self.node_mut(parent)?.children.retain(|child| child != id),
+            None => self.roots.retain(|root| root != id),
+        }
+        for need in &node.needs {
+            if let Some(need) = self.nodes.get_mut(need) {
+                need.needed_by.remove(id);
+            }
+        }
+        for needing in &node.needed_by {
+            if let Some(needing) = self.nodes.get_mut(needing) {
+                needing.needs.remove(id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T, O: Clone> Node<T, O> {
+    /// Returns what those that need it are given.
+    pub(super) fn given(&self) -> Given<O> {
+        match &self.state {
+            State::Done(output) => Given::Output(output.clone()),
+            State::Failed(failure) | State::Absorbed(failure) => Given::Missing(format!("failed: {failure}")),
+            State::Skipped(skip) => Given::Missing(format!("skipped: {}", skip.reason)),
+            state => Given::Missing(format!("not there yet: it is {}", state.name())),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Which of the nodes that may start does: the one with the longest predicted path ahead of it.
+//!
+//! No slot is left empty while a node may start, so with any order of starts the run takes at most
+//! `W/m + (m − 1)/m · L`: `W` is the work of all nodes, `L` that of the longest path, `m` the concurrency (Graham 1969).
+//! Longest path first is the order that does well in practice.
+
+use std::collections::BTreeMap;
+
+use super::graph::TaskGraph;
+use super::id::NodeId;
+
+/// The predicted cost of the longest path after each node, as far as it was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Ranks {
+    after: BTreeMap<NodeId, f64>,
+}
+
+impl Ranks {
+    /// Forgets what it knew, because edges have changed.
+    pub(super) fn clear(&mut self) {
+        self.after.clear();
+    }
+
+    /// Returns the predicted cost of the longest path that begins with a node.
+    pub(super) fn remaining<T, O>(&mut self, graph: &TaskGraph<T, O>, id: &NodeId) -> f64 {
+        let estimate = graph.nodes.get(id).map_or(0.0, |node| node.estimate);
+        estimate + self.after(graph, id)
+    }
+
+    fn after<T, O>(&mut self, graph: &TaskGraph<T, O>, id: &NodeId) -> f64 {
+        if let Some(after) = self.after.get(id) {
+            return *after;
+        }
+        let parent = graph.nodes.get(id).and_then(|node| node.parent.as_ref());
+        let beyond = parent.map_or(0.0, |parent| self.after(graph, parent));
+        self.rank_siblings(graph, parent, beyond);
+        self.after.get(id).copied().unwrap_or(beyond)
+    }
+
+    /// Ranks the sub-nodes of one parent, those that nothing needs first.
+    fn rank_siblings<T, O>(&mut self, graph: &TaskGraph<T, O>, parent: Option<&NodeId>, beyond: f64) {
+        let siblings = graph.children_of(parent).unwrap_or_default();
+        let mut unranked: BTreeMap<&NodeId, usize> = BTreeMap::new();
+        let mut next: Vec<&NodeId> = Vec::new();
+        for node in siblings.iter().filter_map(|id| graph.nodes.get(id)) {
+            self.after.insert(node.id.clone(), beyond);
+            unranked.insert(&node.id, node.needed_by.len());
+            if node.needed_by.is_empty() {
+                next.push(&node.id);
+            }
+        }
+        while let Some(node) = next.pop().and_then(|id| graph.nodes.get(id)) {
+            let path = node.estimate + self.after.get(&node.id).copied().unwrap_or(beyond);
+            for need in &node.needs {
+                if let Some(after) = self.after.get_mut(need) {
+                    *after = after.max(path);
+                }
+                if let Some(left) = unranked.get_mut(need) {
+                    *left -= 1;
+                    if *left == 0 {
+                        next.push(need);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Expansion, NodeSpec, Policy};
+    use super::*;
+
+    #[test]
+    fn a_path_goes_on_behind_the_parent() -> Result<(), super::super::GraphError> {
+        let inner = Expansion::new(
+            vec![NodeSpec::leaf("x", ()).costs(2.0), NodeSpec::leaf("y", ()).costs(3.0).needs(["x"])],
+            "y",
+        );
+        let mut graph: TaskGraph<(), ()> = TaskGraph::new(Policy::propagate());
+        graph.edit(|edits| {
+            edits
+                .add(NodeSpec::planned("a", (), inner.clone()).costs(5.0))
+                .add(NodeSpec::leaf("b", ()).costs(7.0).needs(["a"]))
+                .add(NodeSpec::leaf("c", ()).costs(1.0).needs(["a"]));
+        })?;
+        let mut ranks = Ranks::default();
+        assert_eq!(ranks.remaining(&graph, &"a".into()), 12.0);
+        graph.apply(&super::super::DagEvent::Expanded { node: "a".into(), plan: inner })?;
+        assert_eq!(ranks.remaining(&graph, &"a/x".into()), 12.0);
+        assert_eq!(ranks.remaining(&graph, &"a/y".into()), 10.0);
+        assert_eq!(ranks.remaining(&graph, &"c".into()), 1.0);
+        Ok(())
+    }
+}

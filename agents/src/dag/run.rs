@@ -1,0 +1,538 @@
+//! The run itself: the one owner of the graph, which everybody else talks to.
+//!
+//! It starts what may start, waits for something to end or to be asked for, and writes down what comes of it. A subtree
+//! that is to stop *falls*: its tasks are told, nothing of it starts any more, and when its last task has ended it lands,
+//! and only then its top fails or is skipped. So two plans of one node never run beside each other.
+
+mod answers;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::control::Request;
+use super::event::{DagEvent, DagSink, Ending};
+use super::executor::{DagError, DagOutcome, Parts};
+use super::expansion::Expansion;
+use super::failure::{Failure, LastResort, Remedy};
+use super::graph::{GraphError, TaskGraph};
+use super::id::NodeId;
+use super::node::{Kind, Skip, State};
+use super::rank::Ranks;
+use super::roles::{Admission, Assignment, Work};
+
+/// What a task brings back.
+enum Report<T, O> {
+    Ran(Result<O, Failure>),
+    Planned(Result<Expansion<T>, Failure>),
+}
+
+/// A task that has not ended.
+struct Running {
+    cancel: CancellationToken,
+    abort: AbortHandle,
+    /// When it is dropped, if it was told to stop.
+    deadline: Option<Instant>,
+}
+
+/// What becomes of the top of a subtree that falls.
+enum Fate {
+    Failed(Failure),
+    Skipped(String),
+}
+
+/// Why nothing starts any more.
+struct Closing {
+    ending: Ending,
+    /// Why what is left is skipped.
+    reason: String,
+    /// What runs was told to stop.
+    is_halt: bool,
+}
+
+pub(super) struct Run<'a, T, O> {
+    parts: Parts<T, O>,
+    graph: TaskGraph<T, O>,
+    sink: &'a mut dyn DagSink<T, O>,
+    ranks: Ranks,
+    tasks: JoinSet<Report<T, O>>,
+    names: HashMap<Id, NodeId>,
+    running: BTreeMap<NodeId, Running>,
+    /// The tops of the subtrees that fall, none within another.
+    falling: BTreeMap<NodeId, Fate>,
+    /// Nodes that have settled, and whose parents and dependants were not looked at yet.
+    settled: VecDeque<NodeId>,
+    closing: Option<Closing>,
+    is_paused: bool,
+}
+
+impl<'a, T, O> Run<'a, T, O>
+where
+    T: Clone + Send + Sync + 'static,
+    O: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new(parts: Parts<T, O>, graph: TaskGraph<T, O>, sink: &'a mut dyn DagSink<T, O>) -> Self {
+        Self {
+            parts,
+            graph,
+            sink,
+            ranks: Ranks::default(),
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            running: BTreeMap::new(),
+            falling: BTreeMap::new(),
+            settled: VecDeque::new(),
+            closing: None,
+            is_paused: false,
+        }
+    }
+
+    pub(super) async fn drive(
+        mut self,
+        requests: mpsc::Receiver<Request<T, O>>,
+    ) -> Result<DagOutcome<T, O>, DagError> {
+        let outcome = self.carry_out(requests).await;
+        if outcome.is_err() {
+            // Nobody writes down any more what the tasks do, so they must not do it.
+            self.parts.cancel.cancel();
+            let ended = async { while self.tasks.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(self.parts.grace, ended).await;
+            self.tasks.shutdown().await;
+            self.running.keys().for_each(|id| self.parts.budget.release(id));
+        }
+        let ending = outcome?;
+        Ok(DagOutcome { graph: self.graph, ending })
+    }
+
+    async fn carry_out(&mut self, mut requests: mpsc::Receiver<Request<T, O>>) -> Result<Ending, DagError> {
+        self.graph.interrupt()?;
+        self.record(&DagEvent::Began { graph: Box::new(self.graph.clone()) })?;
+        self.look_at_everything()?;
+        let cancel = self.parts.cancel.clone();
+        let mut is_open = true;
+        loop {
+            self.start_what_may().await?;
+            if self.is_over() {
+                break;
+            }
+            let deadline = self.running.values().filter_map(|running| running.deadline).min();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if !self.is_halting() => {
+                    self.halt(Ending::Cancelled, "the run was cancelled");
+                }
+                request = requests.recv(), if is_open => match request {
+                    Some(request) => self.answer(request)?,
+                    None => {
+                        is_open = false;
+                        self.pause(false)?;
+                    }
+                },
+                Some(joined) = self.tasks.join_next_with_id() => self.ended(joined)?,
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.abort_what_is_late();
+                }
+            }
+        }
+        // Whoever asks now is told that it is over.
+        drop(requests);
+        self.skip_the_rest()?;
+        let ending = self.closing.take().map_or(Ending::Completed, |closing| closing.ending);
+        self.record(&DagEvent::Ended { ending: ending.clone() })?;
+        Ok(ending)
+    }
+
+    /// Changes the graph by an event, which is written down.
+    fn record(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
+        self.graph.apply(event)?;
+        self.write(event)
+    }
+
+    fn write(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
+        self.sink.record(event).map_err(DagError::Record)
+    }
+
+    fn is_halting(&self) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.is_halt)
+    }
+
+    fn is_over(&self) -> bool {
+        self.running.is_empty() && (self.closing.is_some() || self.graph.ready().next().is_none())
+    }
+
+    async fn start_what_may(&mut self) -> Result<(), DagError> {
+        while !self.is_paused && self.closing.is_none() && self.running.len() < self.parts.concurrency {
+            let Some(id) = self.choose() else { return Ok(()) };
+            self.start(id).await?;
+            self.ripple()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the node that starts next.
+    fn choose(&mut self) -> Option<NodeId> {
+        let mut best: Option<(f64, &[u32], &NodeId)> = None;
+        for id in &self.graph.ready {
+            if self.falling.keys().any(|top| id.is_within(top)) {
+                continue;
+            }
+            let Some(node) = self.graph.get(id.as_str()) else { continue };
+            let rank = match &self.parts.priority {
+                Some(priority) => priority(&self.graph, node),
+                None => self.ranks.remaining(&self.graph, id),
+            };
+            let is_better = best.is_none_or(|(highest, place, _)| {
+                rank.total_cmp(&highest).then_with(|| place.cmp(&node.place)).is_gt()
+            });
+            if is_better {
+                best = Some((rank, &node.place, id));
+            }
+        }
+        best.map(|(_, _, id)| id.clone())
+    }
+
+    async fn start(&mut self, id: NodeId) -> Result<(), DagError> {
+        let node = self.graph.node(&id)?;
+        if let (Kind::Planned(plan), Work::Expand) = (&node.kind, node.work) {
+            let plan = plan.as_ref().clone();
+            return self.expand(&id, Work::Expand, plan);
+        }
+        let assignment = Assignment {
+            id: id.clone(),
+            payload: node.payload.clone(),
+            work: node.work,
+            attempt: node.starts + 1,
+            estimate: node.estimate,
+            failures: node.failures.clone(),
+            cancel: self.parts.cancel.child_token(),
+        };
+        if node.work != Work::Run && id.depth() + 1 >= self.parts.max_depth {
+            let levels = self.parts.max_depth;
+            let text = format!("{id} was not divided: there may be {levels} levels at most");
+            return self.fail(&id, Failure::new(text).permanent());
+        }
+        let cancel = self.parts.cancel.clone();
+        let admission = tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                self.halt(Ending::Cancelled, "the run was cancelled");
+                return Ok(());
+            }
+            admission = self.parts.budget.admit(&assignment) => admission,
+        };
+        match admission {
+            Admission::Admitted => self.spawn(assignment),
+            Admission::Skip(reason) => self.skip(&id, Skip { reason, needs: None }),
+            Admission::Stop(reason) => {
+                let ending = Ending::Stopped { reason: reason.clone() };
+                self.closing = Some(Closing { ending, reason, is_halt: false });
+                Ok(())
+            }
+        }
+    }
+
+    fn spawn(&mut self, assignment: Assignment<T>) -> Result<(), DagError> {
+        let (id, work, cancel) = (assignment.id.clone(), assignment.work, assignment.cancel.clone());
+        let inputs = self.graph.inputs(&id)?;
+        let setback = if work == Work::Replan { Some(self.graph.setback(&id)?) } else { None };
+        self.record(&DagEvent::Started { node: id.clone(), work, attempt: assignment.attempt })?;
+        let (planner, worker) = (self.parts.planner.clone(), self.parts.worker.clone());
+        let abort = self.tasks.spawn(async move {
+            match (work, setback) {
+                (Work::Run, _) => Report::Ran(worker.run(&assignment, &inputs).await),
+                (_, Some(setback)) => Report::Planned(planner.replan(&assignment, &inputs, &setback).await),
+                (_, None) => Report::Planned(planner.expand(&assignment, &inputs).await),
+            }
+        });
+        self.names.insert(abort.id(), id.clone());
+        self.running.insert(id, Running { cancel, abort, deadline: None });
+        Ok(())
+    }
+
+    fn ended(&mut self, joined: Result<(Id, Report<T, O>), JoinError>) -> Result<(), DagError> {
+        let task = joined.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+        let Some(id) = self.names.remove(&task) else { return Ok(()) };
+        self.running.remove(&id);
+        self.parts.budget.release(&id);
+        let top = self.falling.keys().find(|top| id.is_within(top)).cloned();
+        let is_to_stop = top.is_some() || self.is_halting();
+        match joined {
+            // What is finished is kept, unless it is the very node that somebody cancelled.
+            Ok((_, Report::Ran(Ok(output)))) if top.as_ref() != Some(&id) => {
+                self.record(&DagEvent::Finished { node: id.clone(), output })?;
+                if !is_to_stop {
+                    self.settled.push_back(id);
+                }
+            }
+            _ if is_to_stop => {}
+            Ok((_, Report::Planned(Ok(plan)))) => {
+                let work = self.graph.node(&id)?.work;
+                self.expand(&id, work, plan)?;
+            }
+            Ok((_, Report::Ran(Err(failure)) | Report::Planned(Err(failure)))) => self.fail(&id, failure)?,
+            Ok((_, Report::Ran(Ok(_)))) => {}
+            Err(error) => self.fail(&id, panicked(&id, error))?,
+        }
+        if let Some(top) = top {
+            self.land_if_quiet(&top)?;
+        }
+        self.ripple()
+    }
+
+    /// Carries out a plan, or fails the node if it cannot be.
+    fn expand(&mut self, id: &NodeId, work: Work, plan: Expansion<T>) -> Result<(), DagError> {
+        let done = self.graph.done_below(id)?;
+        if let Err(error) = plan.check(&done) {
+            return self.fail(id, Failure::new(format!("the plan for {id} is no graph: failed to {error}")));
+        }
+        let most = self.parts.max_nodes;
+        if self.graph.len() + plan.nodes.len() > most {
+            let text = format!("the plan for {id} is too large: there may be {most} nodes at most");
+            return self.fail(id, Failure::new(text));
+        }
+        let node = id.clone();
+        self.record(&match work {
+            Work::Replan => DagEvent::Replanned { node, plan },
+            Work::Run | Work::Expand => DagEvent::Expanded { node, plan },
+        })?;
+        self.conclude(id)
+    }
+
+    /// Has a node fail, and does what its policy says.
+    fn fail(&mut self, id: &NodeId, failure: Failure) -> Result<(), DagError> {
+        let remedy = self.remedy(id, &failure)?;
+        self.record(&DagEvent::Failed { node: id.clone(), failure: failure.clone(), remedy })?;
+        match remedy {
+            Remedy::Retry | Remedy::Replan => {}
+            Remedy::Absorb => self.settled.push_back(id.clone()),
+            Remedy::Propagate => self.propagate(id, failure)?,
+        }
+        Ok(())
+    }
+
+    fn remedy(&self, id: &NodeId, failure: &Failure) -> Result<Remedy, GraphError> {
+        let node = self.graph.node(id)?;
+        let policy = node.policy;
+        let last = match policy.otherwise {
+            LastResort::Absorb => Remedy::Absorb,
+            LastResort::Propagate => Remedy::Propagate,
+        };
+        if self.closing.is_some() {
+            return Ok(last);
+        }
+        // After another way has been tried, the first one is not tried again.
+        if node.retries < policy.retries && node.replans == 0 && !failure.is_permanent {
+            return Ok(Remedy::Retry);
+        }
+        Ok(if node.replans < policy.replans { Remedy::Replan } else { last })
+    }
+
+    /// Has the parent of a node fail that nobody goes on without.
+    fn propagate(&mut self, id: &NodeId, failure: Failure) -> Result<(), DagError> {
+        let Some(parent) = self.graph.node(id)?.parent.clone() else {
+            if !self.is_halting() {
+                self.halt(Ending::Failed { node: id.clone(), failure }, &format!("{id} failed"));
+            }
+            return Ok(());
+        };
+        let text = format!("{parent} cannot go on without {}", id.name());
+        let failure = Failure::new(text).caused_by(id.clone(), failure);
+        self.fall(&parent, Fate::Failed(failure))
+    }
+
+    fn skip(&mut self, id: &NodeId, skip: Skip) -> Result<(), DagError> {
+        self.record(&DagEvent::Skipped { node: id.clone(), skip })?;
+        self.settled.push_back(id.clone());
+        Ok(())
+    }
+
+    /// Has a subtree stop.
+    fn fall(&mut self, top: &NodeId, fate: Fate) -> Result<(), DagError> {
+        if self.falling.keys().any(|other| top.is_within(other)) {
+            return Ok(());
+        }
+        self.falling.retain(|other, _| !other.is_within(top));
+        self.falling.insert(top.clone(), fate);
+        let deadline = Instant::now() + self.parts.grace;
+        for (_, running) in self.running.iter_mut().filter(|(id, _)| id.is_within(top)) {
+            running.cancel.cancel();
+            running.deadline.get_or_insert(deadline);
+        }
+        self.land_if_quiet(top)
+    }
+
+    fn land_if_quiet(&mut self, top: &NodeId) -> Result<(), DagError> {
+        if self.running.keys().any(|id| id.is_within(top)) {
+            return Ok(());
+        }
+        let Some(fate) = self.falling.remove(top) else { return Ok(()) };
+        let reason = match &fate {
+            Fate::Failed(failure) => format!("{top} failed: {failure}"),
+            Fate::Skipped(reason) => reason.clone(),
+        };
+        for id in self.graph.below(top).into_iter().rev() {
+            if !self.graph.node(&id)?.state.is_settled() {
+                let skip = Skip { reason: reason.clone(), needs: None };
+                self.record(&DagEvent::Skipped { node: id, skip })?;
+            }
+        }
+        match fate {
+            Fate::Failed(failure) => self.fail(top, failure),
+            Fate::Skipped(reason) => self.skip(top, Skip { reason, needs: None }),
+        }
+    }
+
+    /// Looks at what follows from nodes that have settled, and from what follows from that.
+    fn ripple(&mut self) -> Result<(), DagError> {
+        while let Some(id) = self.settled.pop_front() {
+            // An edit or a new plan may have removed it meanwhile.
+            let Some(node) = self.graph.get(id.as_str()) else { continue };
+            let parent = node.parent.clone();
+            if let State::Skipped(skip) = &node.state
+                && node.policy.otherwise == LastResort::Propagate
+            {
+                let reason = format!("{id}, which it needs, was skipped: {}", root_of(&skip.reason));
+                for waiting in node.needed_by.clone() {
+                    if self.graph.node(&waiting)?.state.is_untouched() {
+                        self.skip(&waiting, Skip { reason: reason.clone(), needs: Some(id.clone()) })?;
+                    }
+                }
+            }
+            if let Some(parent) = parent {
+                self.conclude(&parent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a composite whose sub-nodes are all settled.
+    fn conclude(&mut self, id: &NodeId) -> Result<(), DagError> {
+        let Some(node) = self.graph.get(id.as_str()) else { return Ok(()) };
+        let is_settled = |child: &NodeId| self.graph.node(child).is_ok_and(|child| child.state.is_settled());
+        let is_working = matches!(node.state, State::Expanded);
+        if !is_working || self.is_falling(id) || !node.children.iter().all(is_settled) {
+            return Ok(());
+        }
+        let Some(from) = node.yields.clone() else {
+            return self.fail(id, Failure::new(format!("no sub-node of {id} has its output")));
+        };
+        match &self.graph.node(&from)?.state {
+            State::Absorbed(failure) | State::Failed(failure) => {
+                let text = format!("{id} has no output without {}", from.name());
+                let failure = Failure::new(text).caused_by(from.clone(), failure.clone());
+                self.fail(id, failure)
+            }
+            State::Skipped(skip) => {
+                let reason =
+                    format!("{}, which has its output, was skipped: {}", from, root_of(&skip.reason));
+                self.skip(id, Skip { reason, needs: None })
+            }
+            _ => {
+                self.record(&DagEvent::Yielded { node: id.clone(), from })?;
+                self.settled.push_back(id.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn is_falling(&self, id: &NodeId) -> bool {
+        self.falling.keys().any(|top| id.is_within(top))
+    }
+
+    /// Finds what a graph that somebody else left, or has edited, still lacks.
+    fn look_at_everything(&mut self) -> Result<(), DagError> {
+        let ids: Vec<NodeId> = self.graph.nodes().map(|node| node.id.clone()).collect();
+        for id in ids {
+            let Some(node) = self.graph.get(id.as_str()) else { continue };
+            match &node.state {
+                State::Failed(failure) => {
+                    let failure = failure.clone();
+                    let parent = node.parent.as_ref().and_then(|parent| self.graph.get(parent.as_str()));
+                    if parent.is_none_or(|parent| matches!(parent.state, State::Expanded)) {
+                        self.propagate(&id, failure)?;
+                    }
+                }
+                state if state.is_settled() => self.settled.push_back(id),
+                State::Expanded => self.conclude(&id)?,
+                _ => {}
+            }
+        }
+        self.ripple()
+    }
+
+    fn pause(&mut self, is_paused: bool) -> Result<(), DagError> {
+        if self.is_paused == is_paused {
+            return Ok(());
+        }
+        self.is_paused = is_paused;
+        self.record(&if is_paused { DagEvent::Paused } else { DagEvent::Resumed })
+    }
+
+    /// Tells whether what is below a parent is still being carried out.
+    fn closed(&self, parent: &NodeId) -> Option<&'static str> {
+        if self.is_falling(parent) {
+            return Some("about to stop");
+        }
+        let state = &self.graph.get(parent.as_str())?.state;
+        (!matches!(state, State::Expanded)).then(|| state.name())
+    }
+
+    /// Tells everything to stop.
+    fn halt(&mut self, ending: Ending, reason: &str) {
+        self.closing = Some(Closing { ending, reason: reason.to_owned(), is_halt: true });
+        self.falling.clear();
+        let deadline = Instant::now() + self.parts.grace;
+        for running in self.running.values_mut() {
+            running.cancel.cancel();
+            running.deadline.get_or_insert(deadline);
+        }
+    }
+
+    fn abort_what_is_late(&mut self) {
+        let now = Instant::now();
+        for running in self.running.values_mut() {
+            if running.deadline.is_some_and(|deadline| deadline <= now) {
+                running.abort.abort();
+                // It ends where it awaits next. There is nothing more to be done to it.
+                running.deadline = None;
+            }
+        }
+    }
+
+    /// Settles what is left when nothing starts any more.
+    fn skip_the_rest(&mut self) -> Result<(), DagError> {
+        let reason = match &self.closing {
+            Some(closing) => closing.reason.clone(),
+            None => "what it waits for does not come".to_owned(),
+        };
+        let left = |node: &&super::node::Node<T, O>| !node.state.is_settled();
+        let mut ids: Vec<NodeId> = self.graph.nodes().filter(left).map(|node| node.id.clone()).collect();
+        ids.sort_by_key(|id| std::cmp::Reverse(id.depth()));
+        for node in ids {
+            let skip = Skip { reason: reason.clone(), needs: None };
+            self.record(&DagEvent::Skipped { node, skip })?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the reason behind a chain of skips, which would grow with every link.
+fn root_of(reason: &str) -> &str {
+    reason.rsplit(" was skipped: ").next().unwrap_or(reason)
+}
+
+fn panicked(id: &NodeId, error: JoinError) -> Failure {
+    let Ok(panic) = error.try_into_panic() else {
+        return Failure::new(format!("{id} was dropped before its end"));
+    };
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    let failure = Failure::new(format!("{id} panicked"));
+    match text {
+        Some(text) => failure.because(text),
+        None => failure,
+    }
+}
