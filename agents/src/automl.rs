@@ -5,30 +5,52 @@
 //! ensemble, verifies the submission's form, validates once, and submits. A kind of data that it has no pipeline for
 //! gets the task's baseline, and the journal says that.
 //!
-//! [`engine`] has the stages one by one, for whoever drives them with plans of their own.
+//! [`engine`] has the stages of training one by one; [`pipeline`] drives them, from the request to what is handed in, with a
+//! language model's proposals where there is one and from the knowledge base where there is none.
 
 use async_trait::async_trait;
-use mlgym::{Agent, AgentError, Context, Environment};
-use serde_json::json;
+use std::sync::Arc;
 
+use mlgym::{Agent, AgentError, Context, Environment};
+
+use crate::models::Model;
 use crate::steps::{run_baseline, submit};
 
+mod ask;
+pub mod constraint;
 pub mod engine;
+pub mod evidence;
+mod judge;
 pub mod kinds;
 pub mod knowledge;
+pub mod pipeline;
 pub mod plan;
+pub mod planning;
+mod prompts;
+pub mod request;
 pub mod scripts;
+mod search;
 mod time;
 
 use engine::{Engine, Stop};
-use plan::{Execution, Plan};
+use pipeline::{Options, Pipeline, Winner};
 
 /// Says in the journal what every user should know.
 const NO_MODEL: &str = "built-in AutoML engine: uses no language model";
 
 /// The AutoML agent.
 #[derive(Debug, Default)]
-pub struct AutoMl;
+pub struct AutoMl {
+    model: Option<Arc<dyn Model>>,
+    options: Options,
+}
+
+impl AutoMl {
+    /// Makes the agent with a model to plan with, or none.
+    pub fn new(model: Option<Arc<dyn Model>>, options: Options) -> Self {
+        Self { model, options }
+    }
+}
 
 #[async_trait]
 impl Agent for AutoMl {
@@ -38,10 +60,20 @@ impl Agent for AutoMl {
         context: &mut Context,
     ) -> Result<(), AgentError> {
         let (first, _) = environment.reset(context.seed).await?;
-        context.note("start", NO_MODEL)?;
+        match &self.model {
+            None => context.note("start", NO_MODEL)?,
+            Some(model) => context.note("start", format!("plans with {}", model.name()))?,
+        }
+        let pipeline = Pipeline {
+            context,
+            task: environment.task().clone(),
+            model: self.model.clone(),
+            options: &self.options,
+        };
         let mut engine = Engine::new(environment, context, &first.remaining);
-        match solve(&mut engine, context).await {
-            Ok(_) => submit(environment).await,
+        match pipeline.solve(&mut engine).await {
+            Ok(Winner::Trunk) => submit(environment).await,
+            Ok(Winner::Fork(mut branch)) => submit(branch.environment.as_mut()).await,
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Fallback(reason)) => {
@@ -50,19 +82,4 @@ impl Agent for AutoMl {
             }
         }
     }
-}
-
-/// Carries out the knowledge base's plan up to the submission.
-async fn solve(engine: &mut Engine<'_>, context: &Context) -> Result<Execution, Stop> {
-    let dataset = engine.dataset().await?;
-    let knowledge = Engine::knowledge(&dataset)?;
-    let profile = engine.profile().await?;
-    let candidates = knowledge.suitable(&profile);
-    context.note_with("select", "candidates that suit the data", json!({ "profile": profile }))?;
-    let plan =
-        Plan::new("knowledge", "what is known to suit such data", candidates.into_iter().cloned().collect());
-    let execution = engine.execute(&plan).await?;
-    engine.verify().await?;
-    engine.validate().await?;
-    Ok(execution)
 }

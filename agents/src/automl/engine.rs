@@ -72,6 +72,13 @@ struct Site {
     candidates: BTreeMap<String, Candidate>,
 }
 
+/// Where an engine stands, apart from its environment: for an engine of the same files in another environment.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    time: TimePlan,
+    site: Site,
+}
+
 impl std::fmt::Debug for Engine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("time", &self.time).field("site", &self.site).finish_non_exhaustive()
@@ -84,9 +91,14 @@ impl<'a> Engine<'a> {
         Self { environment, context, time: TimePlan::new(remaining), site: Site::default() }
     }
 
-    /// Makes the engine of a fork of this one's environment, which has the same files.
-    pub fn in_fork<'b>(&self, environment: &'b mut dyn Environment, context: &'b Context) -> Engine<'b> {
-        Engine { environment, context, time: self.time, site: self.site.clone() }
+    /// Returns where this engine stands.
+    pub fn seat(&self) -> Seat {
+        Seat { time: self.time, site: self.site.clone() }
+    }
+
+    /// Makes an engine of an environment that has the same files as that of the engine whose seat this is: a fork.
+    pub fn at(environment: &'a mut dyn Environment, context: &'a Context, seat: Seat) -> Self {
+        Self { environment, context, time: seat.time, site: seat.site }
     }
 
     /// The environment, for steps that are not the engine's.
@@ -164,12 +176,13 @@ impl<'a> Engine<'a> {
         self.context.note_with("plan", text, json!({ "plan": plan.name, "candidates": names }))?;
         let mut round = Round { time, trained: Vec::new(), broken: Vec::new() };
         self.train_all(&plan.candidates, &mut round).await?;
+        self.tune_best(plan.tuned, &mut round).await?;
+        self.screen(&mut round).await?;
         if round.trained.is_empty() {
             let reasons: Vec<_> =
                 round.broken.iter().map(|broken| format!("\n{}: {}", broken.name, broken.reason)).collect();
             return Err(Stop::Fallback(format!("no candidate could be trained in time{}", reasons.concat())));
         }
-        self.tune_best(plan.tuned, &mut round).await?;
         let ensemble = self.ensemble(&round.trained).await?;
         let seconds = (self.context.elapsed().saturating_sub(started)).as_secs_f64();
         let Round { trained, broken, .. } = round;
@@ -262,7 +275,7 @@ impl<'a> Engine<'a> {
                 let reason = explain(&seen);
                 let text = format!("{name} was left out:\n{reason}");
                 self.context.note_with("failed", text, json!({ "candidate": name }))?;
-                round.broken.push(Broken { name: name.to_owned(), reason });
+                round.broken.push(Broken { name: name.to_owned(), reason, forged: false });
             }
         }
         Ok(())
@@ -282,6 +295,40 @@ impl<'a> Engine<'a> {
         let data = json!({ "weights": weights, "score": ensemble.raw, "error": ensemble.error });
         self.context.note_with("ensemble", text, data)?;
         Ok(ensemble)
+    }
+
+    /// Computes the scores of results again, from the predictions that they left, and takes out those that claimed others.
+    async fn screen(&mut self, round: &mut Round) -> Result<(), Stop> {
+        self.context.note("audit", "computes the scores again from the predictions")?;
+        let names: Vec<_> = round.trained.iter().map(|trained| trained.name.as_str()).collect();
+        let arguments = format!("{} {}", self.context.seed, names.join(" "));
+        let seen = self.program("audit.py", &arguments, None).await?;
+        let audit: Option<BTreeMap<String, Option<f64>>> = if seen.is_ok() { last_line(&seen) } else { None };
+        let Some(audit) = audit else {
+            return Err(Stop::Fallback(format!("the scores cannot be computed again:\n{}", explain(&seen))));
+        };
+        for trained in std::mem::take(&mut round.trained) {
+            let again = audit.get(&trained.name).copied().flatten();
+            if again.is_some_and(|again| is_same(trained.raw, again)) {
+                round.trained.push(trained);
+                continue;
+            }
+            let found = again
+                .map_or("left no predictions".to_owned(), |again| format!("its predictions say {again}"));
+            let reason = format!("{} says {}, and {found}", trained.name, trained.raw);
+            self.context.note_with("forged", reason.clone(), json!({ "candidate": trained.name }))?;
+            round.broken.push(Broken { name: trained.name, reason, forged: true });
+        }
+        Ok(())
+    }
+
+    /// Loads a saved model as whoever deploys it would, and measures what it costs: `ms_per_row` and `mb` (10^6 bytes).
+    pub async fn cost(&mut self, refit: &Refit) -> Result<BTreeMap<String, f64>, Stop> {
+        self.context.note("measure", "loads the saved model and measures what it costs")?;
+        let command = format!("python {}/measure.py {}", scripts::WORK, refit.directory);
+        let seen = self.try_step(Action::shell(command)).await?;
+        let cost = if seen.is_ok() { last_line(&seen) } else { None };
+        cost.ok_or_else(|| Stop::Fallback(format!("the saved model cannot be used:\n{}", explain(&seen))))
     }
 
     /// Fits an execution's ensemble on all training rows and saves it with the modules that it needs, in
@@ -326,6 +373,11 @@ impl<'a> Engine<'a> {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// Tells whether a number is the same one computed again.
+fn is_same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-6 * a.abs().max(b.abs()).max(1.0)
 }
 
 /// What a plan has come to so far.

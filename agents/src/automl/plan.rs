@@ -60,6 +60,9 @@ pub struct Broken {
     pub name: String,
     /// The end of what it said, a traceback for instance.
     pub reason: String,
+    /// It claimed a score that its predictions do not give.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forged: bool,
 }
 
 /// The weighted mean that a plan's candidates end in.

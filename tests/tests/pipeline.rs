@@ -1,0 +1,228 @@
+//! The AutoML pipeline with a model whose answers are written beforehand, over a real engine and real training: what a
+//! model proposes is carried out and measured, and what is wrong with it is caught by the stage that it belongs to.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test needs and does not get must fail it")]
+
+use std::sync::Arc;
+
+use mlgym::{Agent, AgentFactory, ReadyTask, Stage};
+use mlgym_agents::AutoMl;
+use mlgym_agents::automl::constraint::Constraint;
+use mlgym_agents::automl::pipeline::Options;
+use mlgym_agents::models::scripted::{Answering, text};
+use mlgym_agents::models::{Completion, Message, Request};
+use mlgym_journal::{EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Outcome, Verdict, VerdictStage};
+use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
+use mlgym_sandbox::image::ImageBuilder;
+use mlgym_tasks::Suite;
+use mlgym_tests::Lab;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// A small table: the reference is a regularised linear model.
+const TASK: &str = "diabetes";
+
+async fn ready(lab: &Lab) -> Arc<ReadyTask> {
+    let suite = Suite::load("starter", &lab.home.cache()).unwrap();
+    let task = Arc::new(suite.task(TASK).unwrap().clone());
+    let docker = DockerBackend::connect(EngineOptions::default()).await.unwrap();
+    let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
+    let stage =
+        Stage::new(Arc::new(images), &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
+    Arc::new(stage.ready(task).await.unwrap())
+}
+
+/// Runs one episode with a model that answers by a function of role and draw.
+async fn episode(
+    options: Options,
+    answer: impl Fn(&Request) -> Completion + Send + Sync + Clone + 'static,
+) -> (EpisodeRecord, Vec<Verdict>) {
+    let lab = Lab::new().await;
+    let ready = ready(&lab).await;
+    let mut plan = lab.plan(&ready.task);
+    // Plenty, for machines that are busy; it is not used up where there is quiet.
+    plan.episodes[0].budgets.wall_s = Some(900.0);
+    let agents: Arc<dyn AgentFactory> = Arc::new(move |_: &EpisodePlan| {
+        let model = Arc::new(Answering(answer.clone()));
+        Some(Box::new(AutoMl::new(Some(model), options.clone())) as Box<dyn Agent>)
+    });
+    let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
+    let record = report.records.into_iter().next().unwrap();
+    let verdicts = EpisodeView::of(&lab.journal(&plan)).verdicts;
+    assert_eq!(lab.containers().await, 0, "no fork is left");
+    (record, verdicts)
+}
+
+fn fit(request: &Request) -> Option<Completion> {
+    let Message::System { text: system } = &request.messages[0] else { panic!("{request:?}") };
+    Some(match request.role.as_str() {
+        "manager" if system.contains("relevant") => {
+            text(json!({ "relevant": true, "enough": true, "reason": "a regression", "missing": [] }).to_string())
+        }
+        "manager" => text(
+            json!({
+                "user": { "intent": "predict the progression", "expertise": "unknown" },
+                "problem": { "area": "tabular", "downstream_task": "regression", "domain": "medicine",
+                             "performance_metrics": [{ "name": "rmse", "value": null }], "complexity_metrics": [] },
+                "dataset": [], "model": [], "knowledge": [], "service": {},
+            })
+            .to_string(),
+        ),
+        "verifier" => text(json!({ "sound": true, "reason": "nothing speaks against it" }).to_string()),
+        _ => return None,
+    })
+}
+
+fn plan(name: &str, candidates: &[&str]) -> Completion {
+    let plan = json!({
+        "name": name, "why": "it fits", "evidence": ["profile"], "candidates": candidates, "tuned": 0,
+        "data_focus": "nothing", "model_focus": "nothing",
+    });
+    text(plan.to_string())
+}
+
+fn proposal(candidates: &Value) -> Completion {
+    text(json!({ "candidates": candidates }).to_string())
+}
+
+fn of<'a>(verdicts: &'a [Verdict], stage: VerdictStage, subject: &str) -> Vec<&'a Verdict> {
+    verdicts.iter().filter(|verdict| verdict.stage == stage && verdict.subject == subject).collect()
+}
+
+/// Three plans: a poor one; a good one, whose agents also propose a candidate that breaks; and one with a candidate that
+/// prints a score it does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
+    let forger = json!([{
+        "name": "forger", "why": "prints a wonderful score", "imports": ["import os", "from sklearn.dummy import DummyRegressor"],
+        "code": "class Forger:\n    def fit(self, x, y):\n        print('{\"name\": \"forger\", \"score\": -1.0, \"raw\": 1.0, \
+                 \"error\": 0.0, \"parameters\": {}}', flush=True)\n        os._exit(0)",
+        "model": "Forger()", "space": [],
+    }]);
+    let broken = json!([{
+        "name": "broken", "why": "does not run", "imports": [], "code": "class Broken:\n    def fit(self, x, y):\n        raise ValueError('no')",
+        "model": "Broken()", "space": [],
+    }]);
+    let own = json!([{
+        "name": "own-ridge", "why": "a line of its own", "imports": ["from sklearn.linear_model import Ridge"], "code": "",
+        "model": "Piped(Features(\"standard\"), Ridge(alpha))",
+        "space": [{ "name": "alpha", "kind": "log", "default": 3.0, "range": [0.1, 100] }],
+    }]);
+    let answer = move |request: &Request| {
+        fit(request).unwrap_or_else(|| match (request.role.as_str(), request.draw) {
+            ("planner", 0) => plan("poor", &["random-forest"]),
+            ("planner", 1) => plan("good", &["ridge", "lasso-power"]),
+            ("planner", 2) => plan("forged", &["ridge"]),
+            ("data agent", 1) => proposal(&broken),
+            ("model agent", 1) => proposal(&own),
+            ("model agent", 2) => proposal(&forger),
+            _ => proposal(&json!([])),
+        })
+    };
+    let (record, verdicts) = episode(Options::default(), answer).await;
+    assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+    assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
+    let execution = |name| of(&verdicts, VerdictStage::Execution, name)[0];
+    assert!(execution("poor").passed(), "{}", execution("poor").reason);
+    assert!(execution("good").passed(), "{}", execution("good").reason);
+    assert!(execution("good").evidence.contains(&"candidate:own-ridge".to_owned()));
+    assert!(execution("forged").passed(), "{}", execution("forged").reason);
+    let forger = execution("forged/forger");
+    assert!(
+        !forger.passed() && forger.reason.contains("forger says 1, and left no predictions"),
+        "{forger:?}"
+    );
+    let chosen: Vec<_> = verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Selection).collect();
+    assert_eq!(chosen.last().unwrap().subject, "good");
+    assert!(of(&verdicts, VerdictStage::Implementation, "good")[0].passed());
+    let planned = of(&verdicts, VerdictStage::Plan, "good")[0];
+    assert!(planned.evidence.iter().any(|id| id.starts_with("call:")), "{:?}", planned.evidence);
+}
+
+/// Only the second of three plans keeps the limit on the time of a prediction; the first is better and too slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_that_keeps_the_constraint_is_chosen() {
+    let slow = json!([{
+        "name": "slow", "why": "right and late", "imports": ["import time", "from sklearn.linear_model import RidgeCV"],
+        "code": "class Late(RidgeCV):\n    def predict(self, x):\n        time.sleep(0.02 * len(x) / 10)\n        return super().predict(x)",
+        "model": "Piped(Features(\"standard\"), Late())", "space": [],
+    }]);
+    let answer = move |request: &Request| {
+        fit(request).unwrap_or_else(|| match (request.role.as_str(), request.draw) {
+            ("planner", 0) => plan("late", &[]),
+            ("planner", 1) => plan("quick", &["ridge"]),
+            ("planner", 2) => plan("late-too", &[]),
+            ("model agent", 0 | 2) => proposal(&slow),
+            _ => proposal(&json!([])),
+        })
+    };
+    let constraints = vec![Constraint::MsPerRow { bound: 1.0 }];
+    let (record, verdicts) = episode(Options { constraints, ..Options::default() }, answer).await;
+    assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+    let chosen: Vec<_> = verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Selection).collect();
+    assert_eq!(chosen[0].subject, "quick", "{verdicts:#?}");
+    let of_constraint = |plan: &str| {
+        let plan = format!("plan:{plan}");
+        let judged = verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Constraint);
+        judged.filter(|verdict| verdict.evidence.contains(&plan)).map(Verdict::passed).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of_constraint("quick"), of_constraint("late"), of_constraint("late-too")),
+        (vec![true], vec![false], vec![false])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_none_ends_the_episode_with_the_reason() {
+    let answer = |_: &Request| {
+        text(
+            json!({ "relevant": false, "enough": false, "reason": "it asks for a poem", "missing": [] })
+                .to_string(),
+        )
+    };
+    let (record, verdicts) = episode(Options::default(), answer).await;
+    assert_eq!(record.status, EpisodeStatus::AgentError);
+    assert!(record.reason.unwrap().contains("it asks for a poem"));
+    assert_eq!(
+        (verdicts.len(), verdicts[0].stage, verdicts[0].outcome),
+        (1, VerdictStage::Request, Outcome::Failed)
+    );
+}
+
+/// A plan that names what does not exist is refused after it was told so; what is known steps in, and its first
+/// submission is doubted, so that a second round plans with the reason and is carried out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_infeasible_plan_fails_and_a_revision_is_carried_out() {
+    let answer = |request: &Request| {
+        let second = request.draw > 0;
+        match request.role.as_str() {
+            "planner" if !second => plan("magic", &["quantum-boosting"]),
+            "planner" => {
+                let said = serde_json::to_string(&request.messages).unwrap();
+                assert!(
+                    said.contains("the target under another name"),
+                    "the planner is told what failed: {said}"
+                );
+                plan("revised", &["ridge"])
+            }
+            "data agent" | "model agent" => proposal(&json!([])),
+            "verifier" if !serde_json::to_string(&request.messages).unwrap().contains("revised") => text(
+                json!({ "sound": false, "reason": "a column is the target under another name" }).to_string(),
+            ),
+            _ => fit(request).unwrap(),
+        }
+    };
+    let options = Options { plans: Some(1), ..Options::default() };
+    let (record, verdicts) = episode(options, answer).await;
+    assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+    let infeasible = of(&verdicts, VerdictStage::Plan, "draw 1")[0];
+    assert!(!infeasible.passed() && infeasible.reason.contains("quantum-boosting"), "{}", infeasible.reason);
+    let known = of(&verdicts, VerdictStage::Execution, "everything");
+    assert_eq!(
+        known.iter().map(|verdict| verdict.passed()).collect::<Vec<_>>(),
+        [true, false],
+        "measured, then doubted"
+    );
+    let revised = of(&verdicts, VerdictStage::Execution, "revised")[0];
+    assert!(revised.passed() && revised.round == 1);
+    assert!(of(&verdicts, VerdictStage::Implementation, "revised")[0].passed());
+}
