@@ -8,7 +8,7 @@ use super::crew::{Job, Log, graph_of, run};
 use super::random::{Dice, Shape};
 use crate::dag::{DagEvent, Ending, Kind, NodeSpec, Policy};
 
-const UNIT: Shape = Shape { siblings: 9, levels: 2, longest: 1, failing: 0 };
+const UNIT: Shape = Shape { siblings: 8, levels: 2, longest: 1, failing: 0, absorbing: false };
 const LONG: Shape = Shape { longest: 40, ..UNIT };
 
 /// The work of a group and that of its longest path, found by walking the plans and not the executor's graph.
