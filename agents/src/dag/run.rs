@@ -233,7 +233,7 @@ where
         };
         match admission {
             Admission::Admitted => self.spawn(assignment),
-            Admission::Skip(reason) => self.skip(&id, Skip { reason, needs: None }),
+            Admission::Skip(reason) => self.skip(&id, Skip::new(reason)),
             Admission::Stop(reason) => {
                 let ending = Ending::Stopped { reason: reason.clone() };
                 self.closing = Some(Closing { ending, reason, is_halt: false });
@@ -383,13 +383,13 @@ where
         };
         for id in self.graph.below(top).into_iter().rev() {
             if !self.graph.node(&id)?.state.is_settled() {
-                let skip = Skip { reason: reason.clone(), needs: None };
+                let skip = Skip::new(reason.as_str());
                 self.record(&DagEvent::Skipped { node: id, skip })?;
             }
         }
         match fate {
             Fate::Failed(failure) => self.fail(top, failure),
-            Fate::Skipped(reason) => self.skip(top, Skip { reason, needs: None }),
+            Fate::Skipped(reason) => self.skip(top, Skip::new(reason)),
         }
     }
 
@@ -405,7 +405,7 @@ where
                 let reason = format!("{id}, which it needs, was skipped: {}", root_of(&skip.reason));
                 for waiting in node.needed_by.clone() {
                     if self.graph.node(&waiting)?.state.is_untouched() {
-                        self.skip(&waiting, Skip { reason: reason.clone(), needs: Some(id.clone()) })?;
+                        self.skip(&waiting, Skip { needs: Some(id.clone()), ..Skip::new(reason.as_str()) })?;
                     }
                 }
             }
@@ -436,7 +436,7 @@ where
             State::Skipped(skip) => {
                 let reason =
                     format!("{}, which has its output, was skipped: {}", from, root_of(&skip.reason));
-                self.skip(id, Skip { reason, needs: None })
+                self.skip(id, Skip::new(reason))
             }
             _ => {
                 self.record(&DagEvent::Yielded { node: id.clone(), from })?;
@@ -521,7 +521,7 @@ where
         ids.sort_by_key(|id| std::cmp::Reverse(id.depth()));
         let is_cut_short = !ids.is_empty();
         for node in ids {
-            let skip = Skip { reason: reason.clone(), needs: None };
+            let skip = Skip { at_end: true, ..Skip::new(reason.as_str()) };
             self.record(&DagEvent::Skipped { node, skip })?;
         }
         Ok(is_cut_short)

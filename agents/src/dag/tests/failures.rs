@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::crew::{Crew, Job, Log, carry_out, composite, executor, graph_of, leaf, run};
+use super::crew::{Crew, Job, Log, carry_out, composite, graph_of, leaf, run};
 use super::random::{Dice, Shape};
-use crate::dag::{DagEvent, Ending, Expansion, NodeSpec, Policy, Remedy, State, TaskGraph};
+use crate::dag::{DagEvent, Ending, Expansion, NodeSpec, Policy, Remedy, State};
 
 const SHAPE: Shape = Shape { siblings: 6, levels: 2, longest: 20, failing: 20, absorbing: false };
 
@@ -217,39 +217,5 @@ async fn failures_run_nothing_again_outside_of_their_subtree() {
     // Nothing is shown by failures that did not happen.
     for remedy in ["Retry", "Replan", "Absorb", "Propagate"] {
         assert!(remedies[remedy] > 300, "{remedies:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_comes_out_does_not_depend_on_who_was_faster() {
-    for seed in 30_000..30_500 {
-        let graph = Dice::new(seed).graph(Shape { absorbing: true, ..SHAPE });
-        let states = |graph: &TaskGraph<Job, String>| {
-            let state = |node: &crate::dag::Node<_, _>| (node.id().clone(), node.state().clone());
-            graph.nodes().map(state).collect::<BTreeMap<_, _>>()
-        };
-        let (alone, _, _) = run(&graph, 1).await;
-        let (together, _, _) = run(&graph, 5).await;
-        assert!(states(&alone.graph) == states(&together.graph), "seed {seed}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_that_died_goes_on_where_it_was_and_repeats_nothing_that_was_finished() {
-    for seed in 40_000..40_500 {
-        let mut dice = Dice::new(seed);
-        let graph = dice.graph(SHAPE);
-        let (_, log, _) = run(&graph, 3).await;
-        let lines: Vec<String> = log.events().map(|event| serde_json::to_string(event).unwrap()).collect();
-        let kept = 1 + dice.below(lines.len() as u64) as usize;
-        let read: Vec<DagEvent<Job, String>> =
-            lines[..kept].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let left = TaskGraph::fold(&read).unwrap();
-        let crew = Crew::default();
-        let (outcome, _) = carry_out(&crew, executor(&crew, 3), 3, left.clone()).await;
-        for node in left.nodes().filter(|node| node.output().is_some()) {
-            assert!(!crew.starts().iter().any(|id| id == node.id().as_str()), "seed {seed}: {}", node.id());
-        }
-        assert!(outcome.graph.is_settled());
     }
 }
