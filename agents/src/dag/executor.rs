@@ -146,7 +146,8 @@ where
     }
 
     /// Carries a graph out. What is settled in it already stays as it is, and what was running is started again, so the
-    /// graph may be one that was read from the events of a run that died. When this future is dropped, whatever runs is
+    /// graph may be one that was read from the events of a run that died, or one that a run has left and that was opened
+    /// again ([`TaskGraph::reopen`]). When this future is dropped, whatever runs is
     /// dropped with it.
     pub async fn run(
         self,

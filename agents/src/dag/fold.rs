@@ -181,6 +181,31 @@ impl<T: Clone, O: Clone> TaskGraph<T, O> {
         Ok(())
     }
 
+    /// Opens a graph again that a run has left: what the end of the run cut off is done in the next one, and a root whose
+    /// failure was that end is tried again. All that is finished stays, and so does what was skipped for other reasons.
+    pub fn reopen(&mut self) -> Result<(), GraphError> {
+        let mut ids = Vec::new();
+        for node in self.nodes() {
+            match &node.state {
+                State::Skipped(skip) if skip.at_end => ids.push((node.id.clone(), false)),
+                State::Failed(_) if node.parent.is_none() => ids.push((node.id.clone(), true)),
+                _ => {}
+            }
+        }
+        for (id, is_failed) in &ids {
+            let node = self.node(id)?;
+            if *is_failed {
+                self.begin_anew(id)?;
+            } else if node.yields.is_some() && node.work != Work::Replan {
+                self.set_state(id, State::Expanded)?;
+            } else {
+                self.set_state(id, State::Waiting)?;
+            }
+        }
+        let untouched: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        untouched.iter().try_for_each(|id| self.refresh(id))
+    }
+
     /// Has whatever ran when a process died wait for its start again.
     pub(super) fn interrupt(&mut self) -> Result<(), GraphError> {
         let is_running = |node: &&Node<T, O>| matches!(node.state, State::Running);

@@ -1,6 +1,7 @@
 //! Names of nodes: a path from a root, which says nothing of the order in which nodes came to be.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +10,16 @@ use serde::{Deserialize, Serialize};
 /// When a node is planned anew, the names below it get a number, as in `solve/plan-2/train~1`: no two nodes of a run
 /// share an id, and no id depends on which of two nodes was faster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeId(String);
+#[serde(from = "String", into = "String")]
+pub struct NodeId(Arc<str>);
 
 impl NodeId {
     /// Names a node below a parent; `generation` counts the parent's earlier plans.
     pub(super) fn below(parent: Option<&Self>, name: &str, generation: u32) -> Self {
         let suffix = if generation == 0 { String::new() } else { format!("~{generation}") };
         match parent {
-            None => Self(format!("{name}{suffix}")),
-            Some(parent) => Self(format!("{parent}/{name}{suffix}")),
+            None => Self(format!("{name}{suffix}").into()),
+            Some(parent) => Self(format!("{parent}/{name}{suffix}").into()),
         }
     }
 
@@ -35,7 +36,7 @@ impl NodeId {
 
     /// Tells whether it names `other` or a node somewhere below it.
     pub fn is_within(&self, other: &Self) -> bool {
-        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// Returns the number of nodes above it.
@@ -58,7 +59,19 @@ impl std::fmt::Display for NodeId {
 
 impl From<&str> for NodeId {
     fn from(path: &str) -> Self {
-        Self(path.to_owned())
+        Self(path.into())
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(path: String) -> Self {
+        Self(path.into())
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(id: NodeId) -> Self {
+        id.0.as_ref().to_owned()
     }
 }
 

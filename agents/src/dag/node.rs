@@ -86,6 +86,16 @@ pub struct Skip {
     /// The sibling that it needs and that was skipped. When that one is tried again after all, so is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<NodeId>,
+    /// The run ended before its turn came, or before its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_end: bool,
+}
+
+impl Skip {
+    /// Says why.
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), needs: None, at_end: false }
+    }
 }
 
 /// How far a node is.

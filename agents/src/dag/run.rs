@@ -139,8 +139,14 @@ where
         }
         // Whoever asks now is told that it is over.
         drop(requests);
-        self.skip_the_rest()?;
-        let ending = self.closing.take().map_or(Ending::Completed, |closing| closing.ending);
+        let is_cut_short = self.skip_the_rest()?;
+        let ending = match self.closing.take() {
+            Some(Closing { ending: Ending::Cancelled | Ending::Stopped { .. }, .. }) if !is_cut_short => {
+                Ending::Completed
+            }
+            Some(closing) => closing.ending,
+            None => Ending::Completed,
+        };
         self.record(&DagEvent::Ended { ending: ending.clone() })?;
         Ok(ending)
     }
@@ -174,10 +180,12 @@ where
 
     /// Returns the node that starts next.
     fn choose(&mut self) -> Option<NodeId> {
+        let may_start = |id: &&NodeId| !self.falling.keys().any(|top| id.is_within(top));
+        let mut candidates = self.graph.ready.iter().filter(may_start).peekable();
         let mut best: Option<(f64, &[u32], &NodeId)> = None;
-        for id in &self.graph.ready {
-            if self.falling.keys().any(|top| id.is_within(top)) {
-                continue;
+        while let Some(id) = candidates.next() {
+            if best.is_none() && candidates.peek().is_none() {
+                return Some(id.clone());
             }
             let Some(node) = self.graph.get(id.as_str()) else { continue };
             let rank = match &self.parts.priority {
@@ -225,7 +233,7 @@ where
         };
         match admission {
             Admission::Admitted => self.spawn(assignment),
-            Admission::Skip(reason) => self.skip(&id, Skip { reason, needs: None }),
+            Admission::Skip(reason) => self.skip(&id, Skip::new(reason)),
             Admission::Stop(reason) => {
                 let ending = Ending::Stopped { reason: reason.clone() };
                 self.closing = Some(Closing { ending, reason, is_halt: false });
@@ -375,13 +383,13 @@ where
         };
         for id in self.graph.below(top).into_iter().rev() {
             if !self.graph.node(&id)?.state.is_settled() {
-                let skip = Skip { reason: reason.clone(), needs: None };
+                let skip = Skip::new(reason.as_str());
                 self.record(&DagEvent::Skipped { node: id, skip })?;
             }
         }
         match fate {
             Fate::Failed(failure) => self.fail(top, failure),
-            Fate::Skipped(reason) => self.skip(top, Skip { reason, needs: None }),
+            Fate::Skipped(reason) => self.skip(top, Skip::new(reason)),
         }
     }
 
@@ -397,7 +405,7 @@ where
                 let reason = format!("{id}, which it needs, was skipped: {}", root_of(&skip.reason));
                 for waiting in node.needed_by.clone() {
                     if self.graph.node(&waiting)?.state.is_untouched() {
-                        self.skip(&waiting, Skip { reason: reason.clone(), needs: Some(id.clone()) })?;
+                        self.skip(&waiting, Skip { needs: Some(id.clone()), ..Skip::new(reason.as_str()) })?;
                     }
                 }
             }
@@ -428,7 +436,7 @@ where
             State::Skipped(skip) => {
                 let reason =
                     format!("{}, which has its output, was skipped: {}", from, root_of(&skip.reason));
-                self.skip(id, Skip { reason, needs: None })
+                self.skip(id, Skip::new(reason))
             }
             _ => {
                 self.record(&DagEvent::Yielded { node: id.clone(), from })?;
@@ -502,8 +510,8 @@ where
         }
     }
 
-    /// Settles what is left when nothing starts any more.
-    fn skip_the_rest(&mut self) -> Result<(), DagError> {
+    /// Settles what is left when nothing starts any more, and tells whether there was something.
+    fn skip_the_rest(&mut self) -> Result<bool, DagError> {
         let reason = match &self.closing {
             Some(closing) => closing.reason.clone(),
             None => "what it waits for does not come".to_owned(),
@@ -511,11 +519,12 @@ where
         let left = |node: &&super::node::Node<T, O>| !node.state.is_settled();
         let mut ids: Vec<NodeId> = self.graph.nodes().filter(left).map(|node| node.id.clone()).collect();
         ids.sort_by_key(|id| std::cmp::Reverse(id.depth()));
+        let is_cut_short = !ids.is_empty();
         for node in ids {
-            let skip = Skip { reason: reason.clone(), needs: None };
+            let skip = Skip { at_end: true, ..Skip::new(reason.as_str()) };
             self.record(&DagEvent::Skipped { node, skip })?;
         }
-        Ok(())
+        Ok(is_cut_short)
     }
 }
 

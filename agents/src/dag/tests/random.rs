@@ -16,6 +16,8 @@ pub(super) struct Shape {
     pub(super) longest: u64,
     /// Of a hundred nodes, how many fail at first.
     pub(super) failing: u64,
+    /// Every failure is absorbed in the end, so that no parent stops what still runs.
+    pub(super) absorbing: bool,
 }
 
 pub(super) struct Dice(ChaCha8Rng);
@@ -35,7 +37,7 @@ impl Dice {
     }
 
     pub(super) fn graph(&mut self, shape: Shape) -> TaskGraph<Job, String> {
-        let policy = self.policy();
+        let policy = self.policy(shape);
         let roots = self.group(shape, shape.levels);
         graph_of(policy, roots)
     }
@@ -61,7 +63,7 @@ impl Dice {
         let ms = 1 + self.below(shape.longest);
         let failing = if self.percent(shape.failing) { 1 + self.below(3) as u32 } else { 0 };
         let job = Job::of(ms).failing(failing);
-        let is_leaf = levels == 0 || self.percent(60);
+        let is_leaf = levels == 0 || self.percent(75);
         let (kind, plan) = if is_leaf {
             (Kind::Leaf, None)
         } else {
@@ -80,17 +82,17 @@ impl Dice {
         let spec = NodeSpec { kind, ..NodeSpec::leaf(name, Job { plan, others, ..job }) };
         // Predictions are wrong now and then; only the order may depend on them.
         let spec = spec.costs(if self.percent(10) { self.below(50) as f64 } else { ms as f64 });
-        if self.percent(30) { spec.on_failure(self.policy()) } else { spec }
+        if self.percent(30) { spec.on_failure(self.policy(shape)) } else { spec }
     }
 
     fn plan(&mut self, shape: Shape, levels: u32) -> Expansion<Job> {
         let nodes = self.group(shape, levels);
         let yields = nodes[self.below(nodes.len() as u64) as usize].name.clone();
-        Expansion::new(nodes, yields).on_failure(self.policy())
+        Expansion::new(nodes, yields).on_failure(self.policy(shape))
     }
 
-    fn policy(&mut self) -> Policy {
-        let last = if self.percent(50) { Policy::absorb() } else { Policy::propagate() };
+    fn policy(&mut self, shape: Shape) -> Policy {
+        let last = if shape.absorbing || self.percent(50) { Policy::absorb() } else { Policy::propagate() };
         last.retry(self.below(3) as u32).substitute(self.below(2) as u32)
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::crew::{Job, Log, graph_of, run};
+use super::crew::{Crew, Job, Log, carry_out, executor, graph_of, leaf, run};
 use super::random::{Dice, Shape};
-use crate::dag::{DagEvent, Ending, Kind, NodeSpec, Policy};
+use crate::dag::{DagEvent, Ending, Expansion, Kind, Node, NodeSpec, Policy, TaskGraph};
 
-const UNIT: Shape = Shape { siblings: 9, levels: 2, longest: 1, failing: 0 };
+const UNIT: Shape = Shape { siblings: 8, levels: 2, longest: 1, failing: 0, absorbing: false };
 const LONG: Shape = Shape { longest: 40, ..UNIT };
 
 /// The work of a group and that of its longest path, found by walking the plans and not the executor's graph.
@@ -105,4 +105,63 @@ async fn long_and_short_tasks_keep_to_what_they_need_and_to_grahams_bound() {
     for seed in 10_000..12_000 {
         check_graham(seed, LONG).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_out_does_not_depend_on_who_was_faster() {
+    for seed in 30_000..30_500 {
+        let graph = Dice::new(seed).graph(Shape { failing: 20, absorbing: true, ..LONG });
+        let states = |graph: &TaskGraph<Job, String>| {
+            let state = |node: &Node<_, _>| (node.id().clone(), node.state().clone());
+            graph.nodes().map(state).collect::<BTreeMap<_, _>>()
+        };
+        let (alone, _, _) = run(&graph, 1).await;
+        let (together, _, _) = run(&graph, 5).await;
+        assert!(states(&alone.graph) == states(&together.graph), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_at_a_time_the_same_graph_is_carried_out_in_the_same_order() {
+    for seed in 31_000..31_200 {
+        let graph = Dice::new(seed).graph(Shape { failing: 20, ..LONG });
+        let (first, first_log, _) = run(&graph, 1).await;
+        let (second, second_log, _) = run(&graph, 1).await;
+        assert!(first.graph == second.graph && first.ending == second.ending, "seed {seed}");
+        assert!(first_log.events().eq(second_log.events()), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_path_starts_first_and_equals_start_in_the_order_of_the_plan() {
+    let specs = || {
+        let plan = Expansion::new(vec![leaf("x", 1), leaf("y", 9)], "y");
+        let plan = NodeSpec::planned("plan", Job::default(), plan).costs(9.0);
+        vec![leaf("a", 3), leaf("b", 3), leaf("end", 4).needs(["a"]), plan.needs(["b"]), leaf("c", 8)]
+    };
+    let (_, _, crew) = run(&graph_of(Policy::propagate(), specs()), 1).await;
+    assert_eq!(crew.starts(), ["b", "plan/y", "c", "a", "end", "plan/x"]);
+    // Any other order is the user's to choose.
+    let crew = Crew::default();
+    let executor = executor(&crew, 1).priority(|_, node| -node.estimate());
+    carry_out(&crew, executor, 1, graph_of(Policy::propagate(), specs())).await;
+    assert_eq!(crew.starts(), ["a", "b", "end", "c", "plan/x", "plan/y"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_graph_is_carried_out() {
+    let wide: Vec<NodeSpec<Job>> = (0..1_000).map(|n| leaf(&format!("n{n}"), 1 + n % 7)).collect();
+    let all: Vec<String> = wide.iter().map(|spec| spec.name.clone()).collect();
+    let mut chain: Vec<NodeSpec<Job>> = vec![leaf("c0", 1).needs(all)];
+    chain.extend((1..1_000).map(|n| leaf(&format!("c{n}"), 1).needs([format!("c{}", n - 1)])));
+    let specs = wide.into_iter().chain(chain).collect();
+    let (outcome, ..) = run(&graph_of(Policy::propagate(), specs), 16).await;
+    assert!(outcome.output("c999").is_some());
+}
+
+#[test]
+fn a_run_can_be_a_part_of_an_agent() {
+    fn check<F: Future + Send>(_: F) {}
+    let crew = Crew::default();
+    check(executor(&crew, 1).run(TaskGraph::new(Policy::propagate()), &mut ()));
 }
