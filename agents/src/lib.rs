@@ -6,12 +6,18 @@
 
 pub mod automl;
 pub mod check;
+#[cfg(test)]
+mod fake;
+pub mod history;
 pub mod models;
 pub mod oracle;
 pub mod predictors;
+pub mod react;
 pub mod redteam;
 pub mod registry;
+mod rendering;
 mod steps;
+pub mod tools;
 
 pub use automl::AutoMl;
 pub use registry::{AgentInfo, Agents, UnknownAgent};
