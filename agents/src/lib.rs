@@ -6,16 +6,20 @@
 
 pub mod automl;
 pub mod check;
+pub mod command;
 #[cfg(test)]
 mod fake;
 pub mod history;
+pub mod human;
 pub mod models;
+pub mod options;
 pub mod oracle;
 pub mod predictors;
 pub mod react;
 pub mod redteam;
 pub mod registry;
 mod rendering;
+pub mod replay;
 mod steps;
 pub mod tools;
 

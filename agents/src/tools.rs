@@ -81,6 +81,9 @@ fn hint(nearest: Option<&str>) -> String {
 pub const NAMES: [&str; 9] =
     ["shell", "wait", "interrupt", "read", "write", "edit", "search", "validate", "submit"];
 
+/// What a line that names its action looks like.
+const EXAMPLE: &str = r#"an object as in {"type": "shell", "command": "ls"}"#;
+
 /// Lists the tools. The schemas are self-contained and plain: no references, no null, no formats.
 pub fn tools() -> Vec<Tool> {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
@@ -160,7 +163,7 @@ pub fn parse_action(line: &str) -> Result<Action, ToolError> {
         _ => Err(ToolError::Unfit {
             tool: "a tool".to_owned(),
             reason: format!("\"type\" must name one of {}", NAMES.join(", ")),
-            usage: r#"an object as in {"type": "shell", "command": "ls"}"#.to_owned(),
+            usage: EXAMPLE.to_owned(),
         }),
     }
 }
@@ -206,7 +209,7 @@ fn action(tool: &str, mut arguments: Map<String, Value>) -> Result<Action, ToolE
 /// Writes a tool's arguments as `{"path": string, "range"?: object}`.
 fn usage(name: &str) -> String {
     let Some(tool) = tools().into_iter().find(|tool| tool.name == name) else {
-        return "one JSON object".to_owned();
+        return EXAMPLE.to_owned();
     };
     let required = |key: &str| {
         tool.parameters["required"].as_array().is_some_and(|names| names.iter().any(|name| name == key))
