@@ -1,11 +1,14 @@
 //! The agents by name.
 
+use std::sync::Arc;
+
 use mlgym::{Agent, AgentFactory};
 use mlgym_journal::{AgentName, EpisodePlan};
 use mlgym_tasks::nearest;
 use serde::Serialize;
 
 use crate::automl::AutoMl;
+use crate::models::{Model, ModelError, Models, taped, unequipped};
 use crate::oracle::{Baseline, Noop, Oracle};
 use crate::predictors::Predictor;
 
@@ -47,11 +50,23 @@ fn hint(nearest: Option<&str>) -> String {
     }
 }
 
-/// Makes the agents that come with the gym.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Agents;
+/// Makes the agents that come with the gym, with the models that their plans name.
+#[derive(Debug, Clone, Default)]
+pub struct Agents {
+    models: Arc<Models>,
+}
 
 impl Agents {
+    /// Makes agents of these models.
+    pub fn with(models: Models) -> Self {
+        Self { models: Arc::new(models) }
+    }
+
+    /// Makes the model of a planned episode; `None` where the plan has none.
+    pub(crate) fn model_of(&self, plan: &EpisodePlan) -> Result<Option<Arc<dyn Model>>, ModelError> {
+        self.models.of(plan)
+    }
+
     /// Lists the agents.
     pub fn list() -> &'static [AgentInfo] {
         &AGENTS
@@ -68,7 +83,13 @@ impl Agents {
 
 impl AgentFactory for Agents {
     fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
-        Some(match plan.agent.as_str() {
+        // A plan's model is made even for an agent that does not ask it, so that a plan that cannot be carried out
+        // says so whoever it is for.
+        let _model = match self.model_of(plan) {
+            Ok(model) => model,
+            Err(error) => return Some(unequipped(error, None)),
+        };
+        let agent: Box<dyn Agent> = match plan.agent.as_str() {
             "automl" => Box::new(AutoMl),
             "baseline" => Box::new(Baseline),
             "constant" => Box::new(Predictor::constant()),
@@ -76,7 +97,8 @@ impl AgentFactory for Agents {
             "oracle" => Box::new(Oracle),
             "random-forest" => Box::new(Predictor::random_forest()),
             _ => return None,
-        })
+        };
+        Some(taped(agent, plan))
     }
 }
 
@@ -88,11 +110,11 @@ mod tests {
     fn every_listed_agent_is_made_and_a_slip_is_answered_with_the_nearest() {
         for agent in Agents::list() {
             let name = Agents::find(agent.name).unwrap();
-            assert!(Agents.create(&plan(&name)).is_some(), "{name}");
+            assert!(Agents::default().create(&plan(&name)).is_some(), "{name}");
         }
         let error = Agents::find("autml").unwrap_err().to_string();
         assert!(error.contains("did you mean \"automl\"?"), "{error}");
-        assert!(Agents.create(&plan(&AgentName::new("gpt").unwrap())).is_none());
+        assert!(Agents::default().create(&plan(&AgentName::new("gpt").unwrap())).is_none());
     }
 
     fn plan(agent: &AgentName) -> EpisodePlan {
