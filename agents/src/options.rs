@@ -69,6 +69,13 @@ const TAKERS: [(&str, &[&str]); 5] = [
     ("max-corrections", &["react", "command"]),
 ];
 
+impl OptionsError {
+    const NO_PROGRAM: Self = Self::Missing { agent: "command", what: "which program", flag: "command" };
+    const NO_JOURNAL: Self = Self::Missing { agent: "replay", what: "which journal", flag: "journal" };
+    pub(crate) const NO_MODEL: Self =
+        Self::Missing { agent: "react", what: "which language model", flag: "model" };
+}
+
 impl AgentOptions {
     /// Reads the options of a planned episode.
     pub fn of(plan: &EpisodePlan) -> Result<Self, OptionsError> {
@@ -82,14 +89,17 @@ impl AgentOptions {
         all
     }
 
-    /// Checks that each agent has what it needs, and that each option is for one of them.
-    pub fn check(&self, agents: &[AgentName]) -> Result<(), OptionsError> {
+    /// Checks that each agent has what it needs, a language model included, and that each option is for one of them.
+    pub fn check(&self, agents: &[AgentName], has_model: bool) -> Result<(), OptionsError> {
         let is_asked = |name: &str| agents.iter().any(|agent| agent.as_str() == name);
         if is_asked("command") && self.command.is_none() {
-            return Err(OptionsError::Missing { agent: "command", what: "which program", flag: "command" });
+            return Err(OptionsError::NO_PROGRAM);
         }
         if is_asked("replay") && self.journal.is_none() {
-            return Err(OptionsError::Missing { agent: "replay", what: "which journal", flag: "journal" });
+            return Err(OptionsError::NO_JOURNAL);
+        }
+        if is_asked("react") && !has_model {
+            return Err(OptionsError::NO_MODEL);
         }
         let is_given = |flag: &str| match flag {
             "command" => self.command.is_some(),
@@ -122,16 +132,14 @@ impl AgentOptions {
 
     /// How `command` runs its program.
     pub fn program(&self) -> Result<CommandOptions, OptionsError> {
-        let missing = OptionsError::Missing { agent: "command", what: "which program", flag: "command" };
-        let options = CommandOptions::new(self.command.clone().ok_or(missing)?);
+        let options = CommandOptions::new(self.command.clone().ok_or(OptionsError::NO_PROGRAM)?);
         let max_corrections = self.max_corrections.unwrap_or(options.max_corrections);
         Ok(CommandOptions { directory: self.directory.clone(), max_corrections, ..options })
     }
 
     /// What `replay` takes its actions from.
     pub fn record(&self) -> Result<PathBuf, OptionsError> {
-        let missing = OptionsError::Missing { agent: "replay", what: "which journal", flag: "journal" };
-        self.journal.clone().ok_or(missing)
+        self.journal.clone().ok_or(OptionsError::NO_JOURNAL)
     }
 }
 
@@ -176,8 +184,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_useless_is_said() {
-        let complaint =
-            |options: AgentOptions, agents: &[&str]| options.check(&names(agents)).unwrap_err().to_string();
+        let complaint = |options: AgentOptions, agents: &[&str]| {
+            options.check(&names(agents), false).unwrap_err().to_string()
+        };
         assert_eq!(
             complaint(AgentOptions::default(), &["oracle", "command"]),
             "run the agent command: say which program with --command"
@@ -190,8 +199,12 @@ mod tests {
             complaint(all(), &["command", "replay"]),
             "use --history: it is for react, and no such agent is asked for (--agent react)"
         );
-        assert!(all().check(&names(&["command", "replay", "react"])).is_ok());
-        assert!(AgentOptions::default().check(&names(&["automl", "oracle"])).is_ok());
+        assert_eq!(
+            complaint(AgentOptions::default(), &["react"]),
+            "run the agent react: say which language model with --model"
+        );
+        assert!(all().check(&names(&["command", "replay", "react"]), true).is_ok());
+        assert!(AgentOptions::default().check(&names(&["automl", "oracle"]), false).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use mlgym::{Action, Agent, AgentError, Context, Environment, EnvironmentError};
 use serde_json::json;
 
 use crate::history::{History, HistoryPolicy};
-use crate::models::{Completion, Message, Model, ModelError, Request, Sampling, Tool};
+use crate::models::{Completion, EpisodeModel, Message, Model, ModelError, Request, Sampling, Tool};
 use crate::rendering;
 use crate::tools::tools;
 
@@ -62,7 +62,7 @@ pub struct React {
 }
 
 impl React {
-    /// Takes the model.
+    /// Takes the model, as it is outside of any episode.
     pub fn new(model: Arc<dyn Model>, options: ReactOptions) -> Self {
         Self { model, options }
     }
@@ -85,7 +85,7 @@ impl Agent for React {
         let history = History::new(self.options.history, system, prompt::task(task, &first), aside);
         let sampling = Sampling { seed: Some(context.seed), ..self.options.sampling.clone() };
         let mut session = Session {
-            model: self.model.as_ref(),
+            model: &EpisodeModel::new(self.model.clone(), context),
             options: &self.options,
             sampling,
             tools: tools(),
