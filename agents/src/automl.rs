@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mlgym::{Agent, AgentError, Context, Environment};
 
-use crate::models::Model;
+use crate::models::{EpisodeModel, Model};
 use crate::steps::{run_baseline, submit};
 
 mod ask;
@@ -67,7 +67,10 @@ impl Agent for AutoMl {
         let pipeline = Pipeline {
             context,
             task: environment.task().clone(),
-            model: self.model.clone(),
+            model: self
+                .model
+                .clone()
+                .map(|model| Arc::new(EpisodeModel::new(model, context)) as Arc<dyn Model>),
             options: &self.options,
         };
         let mut engine = Engine::new(environment, context, &first.remaining);

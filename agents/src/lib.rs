@@ -6,13 +6,23 @@
 
 pub mod automl;
 pub mod check;
+pub mod command;
 pub mod dag;
+#[cfg(test)]
+mod fake;
+pub mod history;
+pub mod human;
 pub mod models;
+pub mod options;
 pub mod oracle;
 pub mod predictors;
+pub mod react;
 pub mod redteam;
 pub mod registry;
+mod rendering;
+pub mod replay;
 mod steps;
+pub mod tools;
 
 pub use automl::AutoMl;
 pub use registry::{AgentInfo, Agents, UnknownAgent};

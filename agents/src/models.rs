@@ -1,9 +1,43 @@
 //! Language models: what they are asked, what they answer, and who stands between.
 //!
-//! [`Model`] is the one contract. A client speaks a provider's protocol; wrappers around it retry, meter, record or
-//! replay, and each can be used and tested alone. Nothing here knows what an agent asks for.
+//! [`Model`] is the one contract. A client speaks a provider's protocol; wrappers around it retry, price, record or
+//! replay, and each can be used and tested alone. [`Models`] puts them together as a run's plan says, and an agent asks
+//! an [`EpisodeModel`]. Nothing here knows what an agent asks for.
 
 mod api;
+mod chat;
+mod clock;
+mod concurrency;
+mod config;
+mod draft;
+mod episode;
+mod http;
+mod messages;
+mod observer;
+mod price;
+mod recording;
+mod retry;
 pub mod scripted;
+mod secret;
+mod spec;
+mod sse;
+mod stack;
+mod tape;
+pub mod text_tools;
 
 pub use api::{Completion, Finish, Message, Model, ModelError, Request, Sampling, Tool, ToolChoice};
+pub use chat::ChatCompletions;
+pub use clock::{RecordedClock, ReplayedClock};
+pub use concurrency::{Permit, Permits};
+pub use config::{Aliases, ConfigError};
+pub use episode::EpisodeModel;
+pub use messages::Messages;
+pub use observer::{Observer, Watcher};
+pub use price::{Price, Priced};
+pub use recording::{Recorded, Replayed, recorded_model};
+pub use retry::{Retried, RetryPolicy};
+pub use secret::{Secret, SecretError};
+pub use spec::{KeySource, ModelSpec, Protocol, ToolMode};
+pub use stack::{ModelOptions, Models};
+pub use tape::{taped, unequipped};
+pub use text_tools::TextTools;

@@ -1,13 +1,22 @@
 //! The agents by name.
 
-use mlgym::{Agent, AgentFactory};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mlgym::{Agent, AgentError, AgentFactory, Context, Environment};
 use mlgym_journal::{AgentName, EpisodePlan};
 use mlgym_tasks::nearest;
 use serde::Serialize;
 
 use crate::automl::AutoMl;
+use crate::command::Command;
+use crate::human::{Desk, Human};
+use crate::models::{Model, ModelError, Models, taped, unequipped};
+use crate::options::{AgentOptions, OptionsError};
 use crate::oracle::{Baseline, Noop, Oracle};
 use crate::predictors::Predictor;
+use crate::react::React;
+use crate::replay::Replay;
 
 /// What people are told about an agent.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -19,16 +28,23 @@ pub struct AgentInfo {
 }
 
 /// All agents, in the order they are listed.
-const AGENTS: [AgentInfo; 6] = [
+const AGENTS: [AgentInfo; 10] = [
     AgentInfo {
         name: "automl",
-        about: "a built-in AutoML engine, without a language model: profile, candidates, tuning, ensemble",
+        about: "plans, trains, measures, selects and verifies; with --model a language model proposes, without one the knowledge base",
     },
     AgentInfo { name: "baseline", about: "runs the task's naive baseline" },
+    AgentInfo {
+        name: "command",
+        about: "any program that speaks JSON lines, with --command; it runs on this machine",
+    },
     AgentInfo { name: "constant", about: "predicts the mean, or the shares of the classes" },
+    AgentInfo { name: "human", about: "a person who types at this terminal, with the same budgets" },
     AgentInfo { name: "noop", about: "does nothing and submits what is there: must not score" },
     AgentInfo { name: "oracle", about: "runs the task's reference solution" },
     AgentInfo { name: "random-forest", about: "a random forest with default settings" },
+    AgentInfo { name: "react", about: "one language model that reasons and acts in turn, with --model" },
+    AgentInfo { name: "replay", about: "takes the actions of a recorded episode again, with --journal" },
 ];
 
 /// Says that there is no agent of a name.
@@ -47,11 +63,30 @@ fn hint(nearest: Option<&str>) -> String {
     }
 }
 
-/// Makes the agents that come with the gym.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Agents;
+/// Makes the agents that come with the gym, with the models that their plans name.
+#[derive(Debug, Clone, Default)]
+pub struct Agents {
+    models: Arc<Models>,
+    desk: Option<Desk>,
+}
 
 impl Agents {
+    /// Makes agents of these models.
+    pub fn with(models: Models) -> Self {
+        Self { models: Arc::new(models), desk: None }
+    }
+
+    /// Gives a person a place, for the agent `human`.
+    #[must_use]
+    pub fn at(self, desk: Desk) -> Self {
+        Self { desk: Some(desk), ..self }
+    }
+
+    /// Makes the model of a planned episode; `None` where the plan has none.
+    pub(crate) fn model_of(&self, plan: &EpisodePlan) -> Result<Option<Arc<dyn Model>>, ModelError> {
+        self.models.of(plan)
+    }
+
     /// Lists the agents.
     pub fn list() -> &'static [AgentInfo] {
         &AGENTS
@@ -68,15 +103,66 @@ impl Agents {
 
 impl AgentFactory for Agents {
     fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
-        Some(match plan.agent.as_str() {
-            "automl" => Box::new(AutoMl::default()),
+        // A plan's model is made even for an agent that does not ask it, so that a plan that cannot be carried out
+        // says so whoever it is for.
+        let model = match self.model_of(plan) {
+            Ok(model) => model,
+            Err(error) => return Some(unequipped(error, None)),
+        };
+        let options = match AgentOptions::of(plan) {
+            Ok(options) => options,
+            Err(error) => return Some(misfit(plan, &error)),
+        };
+        let agent: Box<dyn Agent> = match plan.agent.as_str() {
+            "automl" => Box::new(AutoMl::new(model, options.automl())),
             "baseline" => Box::new(Baseline),
+            "command" => match options.program() {
+                Ok(program) => Box::new(Command::new(program)),
+                Err(error) => misfit(plan, &error),
+            },
             "constant" => Box::new(Predictor::constant()),
+            "human" => match &self.desk {
+                Some(desk) => Box::new(Human::new(desk.clone())),
+                None => misfit(plan, &NoDesk),
+            },
             "noop" => Box::new(Noop),
             "oracle" => Box::new(Oracle),
             "random-forest" => Box::new(Predictor::random_forest()),
+            "react" => match model {
+                Some(model) => Box::new(React::new(model, options.react())),
+                None => misfit(plan, &OptionsError::NO_MODEL),
+            },
+            "replay" => match options.record() {
+                Ok(journal) => Box::new(Replay::new(journal)),
+                Err(error) => misfit(plan, &error),
+            },
             _ => return None,
-        })
+        };
+        Some(taped(agent, plan))
+    }
+}
+
+/// Says that nobody can sit down.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it needs a terminal")]
+struct NoDesk;
+
+/// Stands in for an agent that its plan does not equip: its episode ends with the reason.
+struct Misfit {
+    agent: AgentName,
+    reason: String,
+}
+
+fn misfit(plan: &EpisodePlan, error: &dyn std::error::Error) -> Box<dyn Agent> {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    Box::new(Misfit { agent: plan.agent.clone(), reason: format!("{error}{cause}") })
+}
+
+#[async_trait]
+impl Agent for Misfit {
+    async fn run(&mut self, environment: &mut dyn Environment, _: &mut Context) -> Result<(), AgentError> {
+        let (agent, task) = (self.agent.to_string(), environment.task().name.to_string());
+        Err(AgentError::Unsuitable { agent, task, reason: self.reason.clone() })
     }
 }
 
@@ -88,11 +174,28 @@ mod tests {
     fn every_listed_agent_is_made_and_a_slip_is_answered_with_the_nearest() {
         for agent in Agents::list() {
             let name = Agents::find(agent.name).unwrap();
-            assert!(Agents.create(&plan(&name)).is_some(), "{name}");
+            assert!(Agents::default().create(&plan(&name)).is_some(), "{name}");
         }
         let error = Agents::find("autml").unwrap_err().to_string();
         assert!(error.contains("did you mean \"automl\"?"), "{error}");
-        assert!(Agents.create(&plan(&AgentName::new("gpt").unwrap())).is_none());
+        assert!(Agents::default().create(&plan(&AgentName::new("gpt").unwrap())).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_its_plan_does_not_equip_says_what_it_lacks() {
+        let lacking = |name: &'static str| async move {
+            let plan = plan(&AgentName::new(name).unwrap());
+            let mut agent = Agents::default().create(&plan).unwrap();
+            let mut bench = crate::fake::Bench::new(9);
+            let error = bench.run(agent.as_mut()).await.unwrap_err();
+            assert!(matches!(error, AgentError::Unsuitable { .. }), "{error:?}");
+            assert!(bench.journal().is_empty(), "nothing was begun");
+            error.to_string()
+        };
+        assert!(lacking("react").await.contains("with --model"));
+        assert!(lacking("command").await.contains("with --command"));
+        assert!(lacking("replay").await.contains("with --journal"));
+        assert!(lacking("human").await.contains("it needs a terminal"));
     }
 
     fn plan(agent: &AgentName) -> EpisodePlan {

@@ -8,6 +8,7 @@ pub(crate) mod execute;
 pub(crate) mod gpu;
 pub(crate) mod image;
 pub(crate) mod leaderboard;
+pub(crate) mod model;
 pub(crate) mod redteam;
 pub(crate) mod run;
 pub(crate) mod task;

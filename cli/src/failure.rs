@@ -78,10 +78,11 @@ impl Failure {
 /// The beginnings of our errors' messages that do not read after "failed to".
 pub(crate) fn sentence(text: &str) -> String {
     let verbs = [
-        "accept", "append", "build", "find", "go on", "grade", "keep", "lease", "list", "lock", "train",
-        "make", "migrate", "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild", "record",
-        "remove", "rename", "resume", "run", "search", "store", "sync", "tag", "tell", "transfer", "unpack",
-        "use", "write", "create", "start", "export", "import", "inspect", "restart", "halt",
+        "accept", "append", "ask", "build", "find", "go on", "grade", "keep", "lease", "list", "lock",
+        "train", "make", "migrate", "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild",
+        "record", "remove", "rename", "replay", "resume", "run", "search", "store", "sync", "tag", "tell",
+        "transfer", "unpack", "use", "write", "create", "start", "export", "import", "inspect", "restart",
+        "halt",
     ];
     let starts = |verb: &str| text.strip_prefix(verb).is_some_and(|rest| rest.starts_with([' ', ':']));
     if verbs.into_iter().any(starts) { format!("failed to {text}") } else { text.to_owned() }
@@ -128,6 +129,10 @@ kinds! {
         RunnerError::Task(_) | RunnerError::TaskChanged { .. } | RunnerError::UnknownAgent(_) => Kind::Usage,
         RunnerError::Run(error) => run_kind(error),
         _ => Kind::Environment,
+    },
+    mlgym_agents::models::ConfigError => |error| match error {
+        mlgym_agents::models::ConfigError::File { .. } => Kind::Environment,
+        _ => Kind::Usage,
     },
     mlgym_journal::run::RunError => run_kind,
     mlgym_journal::home::HomeError => |_| Kind::Environment,

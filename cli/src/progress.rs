@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mlgym::RunEvent;
+use mlgym_agents::models::Watcher;
 use mlgym_journal::{EpisodeId, EpisodeView, Event};
 use mlgym_sandbox::image::ImageProgress;
 
@@ -146,6 +147,20 @@ impl Progress {
             self.line(over(&event.episode, &view));
         }
         Some(view)
+    }
+}
+
+impl Watcher for Progress {
+    /// Shows how far an answer has come, until the episode's next event.
+    fn streamed(&self, episode: &EpisodeId, role: &str, tokens: u64) {
+        if !self.is_shown {
+            return;
+        }
+        let episodes = self.episodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = episodes.get(episode) {
+            let text = format!("{}  {role}: {tokens} tokens …", running(episode, &line.view));
+            line.bar.set_message(printable(&text).into_owned());
+        }
     }
 }
 

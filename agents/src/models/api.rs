@@ -1,5 +1,6 @@
 //! The contract between whoever asks and whatever answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -244,6 +245,14 @@ pub enum ModelError {
         /// How long it was waited.
         seconds: f64,
     },
+    /// It was tried several times, and this is how the last one ended.
+    #[error("{last} (given up after {attempts} attempts)")]
+    GaveUp {
+        /// How often it was tried.
+        attempts: u32,
+        /// How the last attempt ended. Not a source: the message holds it.
+        last: Box<Self>,
+    },
     /// A recording does not have the request.
     #[error(
         "replay {model}: the recording {recording} lacks the request {key} ({role}); it begins: {beginning}"
@@ -270,6 +279,12 @@ pub enum ModelError {
         /// Why.
         reason: String,
     },
+    /// What a run's plan says of its model cannot be read.
+    #[error("read the model of the run's plan: {reason}")]
+    Plan {
+        /// Why.
+        reason: String,
+    },
     /// A budget is over.
     #[error("ask the model: the budget of {0:?} is used up")]
     Budget(BudgetKind),
@@ -279,6 +294,24 @@ pub enum ModelError {
     /// The episode's journal cannot be written.
     #[error("record what was asked")]
     Journal(#[from] mlgym_journal::JournalError),
+}
+
+impl ModelError {
+    /// Says after how many attempts this was the end.
+    #[must_use]
+    pub fn after(self, attempts: u32) -> Self {
+        if attempts > 1 { Self::GaveUp { attempts, last: Box::new(self) } } else { self }
+    }
+
+    /// How often it was tried.
+    pub fn attempts(&self) -> u32 {
+        if let Self::GaveUp { attempts, .. } = self { *attempts } else { 1 }
+    }
+
+    /// What went wrong, however often it was tried.
+    pub fn cause(&self) -> &Self {
+        if let Self::GaveUp { last, .. } = self { last.cause() } else { self }
+    }
 }
 
 impl From<ModelError> for mlgym::AgentError {
@@ -293,8 +326,8 @@ impl From<ModelError> for mlgym::AgentError {
 }
 
 impl Request {
-    /// Returns the digest of all that decides the answer: everything but the asides and the asker's name.
-    pub fn key(&self) -> Digest {
+    /// Returns the request without what does not decide the answer: the asides and the asker's name.
+    pub fn bare(&self) -> Self {
         let mut bare = self.clone();
         bare.role.clear();
         for message in &mut bare.messages {
@@ -302,8 +335,28 @@ impl Request {
                 aside.clear();
             }
         }
-        // A request is made of texts and numbers, which always have JSON.
-        Digest::of(&serde_json::to_vec(&bare).unwrap_or_default())
+        bare
+    }
+
+    /// Returns the digest of all that decides the answer: everything but the asides and the asker's name.
+    pub fn key(&self) -> Digest {
+        // A request is made of texts and numbers, which always have JSON. The order of a schema's fields is no part of
+        // it, so that a recording does not depend on how the program that made it was built.
+        let json = serde_json::to_value(self.bare()).map(sorted).unwrap_or_default();
+        Digest::of(json.to_string().as_bytes())
+    }
+}
+
+/// Sorts the fields of all objects by name.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<String, Value> =
+                fields.into_iter().map(|(name, value)| (name, sorted(value))).collect();
+            sorted.into_iter().collect()
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        value => value,
     }
 }
 

@@ -14,6 +14,7 @@ use mlgym_tasks::{Suite, Task};
 
 use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
 use crate::commands::leaderboard::{Board, by_agent, by_task};
+use crate::commands::model;
 use crate::failure::{Failure, Kind};
 use crate::output::{say, seconds};
 use crate::progress::Progress;
@@ -45,6 +46,14 @@ pub(crate) struct Arguments {
     /// Steps of an episode, instead of the task's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
+    /// Tokens of an episode's language model, instead of the task's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    tokens: Option<u64>,
+    /// US dollars of an episode's language model, instead of the task's
+    #[arg(long, value_name = "USD", value_parser = positive, allow_negative_numbers = true)]
+    usd: Option<f64>,
+    #[command(flatten)]
+    model: model::ModelArguments,
 }
 
 /// One item of `--seeds`.
@@ -74,6 +83,10 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let suite = Suite::load(&arguments.suite, &home.cache())?;
     let tasks = select(&suite, &arguments.tasks)?;
     permitted(session, &tasks)?;
+    let model = arguments.model.choose(&home)?;
+    if let Some(usd) = arguments.usd {
+        model.can_be_priced(usd)?;
+    }
     let leaderboard = session.leaderboard(&home).await?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
@@ -81,14 +94,15 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let facts = engine.backend.facts().await?;
     let parallel =
         arguments.parallel.map_or_else(|| parallelism(&facts, tasks.iter().map(AsRef::as_ref)), usize::from);
-    let manifest = plan(&suite, &tasks, &agents, &arguments, parallel)?;
+    let manifest = plan(&suite, &tasks, &agents, (&arguments, &model), parallel)?;
     let lock = RunLock::take(&home, &manifest.run)?;
     manifest.save(&home)?;
     progress.line(format!(
-        "run {}: {} episodes of {} on {}, {parallel} at once",
+        "run {}: {} episodes of {}{} on {}, {parallel} at once",
         manifest.run,
         manifest.episodes.len(),
         agents.iter().map(AgentName::as_str).collect::<Vec<_>>().join(", "),
+        model.name.as_ref().map(|name| format!(" with {name}")).unwrap_or_default(),
         suite.name,
     ));
     let started = std::time::Instant::now();
@@ -154,7 +168,7 @@ fn plan(
     suite: &Suite,
     tasks: &[Arc<Task>],
     agents: &[AgentName],
-    arguments: &Arguments,
+    (arguments, model): (&Arguments, &model::Choice),
     parallel: usize,
 ) -> Result<RunManifest, Failure> {
     let asked: BTreeSet<u64> = arguments.seeds.iter().flat_map(|seeds| seeds.0.iter().copied()).collect();
@@ -176,10 +190,11 @@ fn plan(
                         steps: arguments.steps.or(task.budgets.steps),
                         wall_s: arguments.wall.or(task.budgets.wall_s),
                         compute_s: arguments.compute.or(task.budgets.compute_s),
-                        ..task.budgets.clone()
+                        tokens: arguments.tokens.or(task.budgets.tokens),
+                        usd: arguments.usd.or(task.budgets.usd),
                     },
-                    model: None,
-                    options: serde_json::Map::new(),
+                    model: model.name.clone(),
+                    options: model.options(),
                 });
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
+use mlgym_agents::models::Models;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunManifest, TaskName};
 use mlgym_leaderboard::Leaderboard;
@@ -104,7 +105,7 @@ pub(crate) async fn execute(
     let runner = Runner {
         home: home.clone(),
         backend: engine.backend.clone(),
-        agents: Arc::new(Agents),
+        agents: Arc::new(Agents::with(Models::watched_by(Arc::new(progress.clone())))),
         watchers: Some(sender),
         allowed: session.allowed(),
         gpus: Session::gpus(ready.values().map(|ready| ready.task.as_ref())),
@@ -146,7 +147,7 @@ pub(crate) fn resume_hint(manifest: &RunManifest) -> String {
 
 /// Says by which exit code the run ends.
 pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunReport) -> Result<(), Failure> {
-    use mlgym_journal::EpisodeStatus::{GradingError, SandboxError};
+    use mlgym_journal::EpisodeStatus::{GradingError, ModelError, SandboxError};
     if session.cancel.is_cancelled() && !report.unfinished.is_empty() {
         let text =
             format!("stopped with {} of {} episodes over", over(manifest, report), manifest.episodes.len());
@@ -160,6 +161,16 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
             "the sandbox failed in {count} of {} episodes\n{}: {reason}",
             manifest.episodes.len(),
             first.started.episode
+        );
+        return Err(Failure::message(Kind::Environment, text).hint(resume_hint(manifest)));
+    }
+    if let Some(first) = with(ModelError).next() {
+        let count = with(ModelError).count();
+        let text = format!(
+            "the model could not be asked in {count} of {} episodes\n  {}: {}",
+            manifest.episodes.len(),
+            first.started.episode,
+            hanging(first.reason.as_deref().unwrap_or_default())
         );
         return Err(Failure::message(Kind::Environment, text).hint(resume_hint(manifest)));
     }

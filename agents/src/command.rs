@@ -1,0 +1,204 @@
+//! `command`: any program is an agent, in any language, that speaks JSON lines on its standard input and output.
+//!
+//! ```text
+//! host  → {"type": "reset", "task": "mlgym/digits", "instruction": "…", "observation": {…}, "tools": […], "seed": 0,
+//!          "remaining": {"steps": 100, "wall_s": 600.0, "validations": 8}}
+//! agent → {"type": "shell", "command": "python baseline.py"}
+//! host  → {"type": "step", "observation": {…}, "reward": 0.0, "terminated": false, "truncated": false}
+//! agent → {"type": "submit"}
+//! host  → {"type": "step", "observation": {…}, "reward": 0.75, "terminated": true, "truncated": false}
+//! ```
+//!
+//! The host speaks first. Then one line of the agent, an action as the journal writes it, is answered by one line of the
+//! host. An observation is what the journal has of it: `exit_code`, `stdout` and `stderr` with their `content`, `error`,
+//! `job`, `validation`, `notices`, `duration_s`, `remaining`; what is absent did not happen. `tools` lists the actions
+//! with their JSON schemas. A line that is no action is answered by `{"type": "error", "message": "…"}` and costs no
+//! step; after too many of them in a row the program is given up. After a step that is `terminated` or `truncated` the
+//! host says nothing more and closes the program's input. Whatever the program writes to its standard error is kept for
+//! whoever asks why it failed.
+//!
+//! **The program runs on the host, as the user who started it and with that user's environment**: it is the user's own.
+//! Only what it asks for is carried out in the sandbox. It is started by `sh -c` in the directory where the run was
+//! planned, leads a process group of its own, and is killed with the whole group when the episode is over.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mlgym::{Agent, AgentError, Context, Environment, EnvironmentError, Observation, Transition};
+use mlgym_journal::Remaining;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::models::Tool;
+use crate::rendering::shortened;
+use crate::tools::{parse_action, tools};
+
+mod program;
+
+use program::Program;
+pub use program::ProgramError;
+
+/// How a program is run as an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// The command line, for `sh -c`.
+    pub command: String,
+    /// Where it is started; the current directory when absent.
+    pub directory: Option<PathBuf>,
+    /// Lines in a row that are no action, after which the program is given up.
+    pub max_corrections: u32,
+    /// How long it may take for a line, or to take one.
+    pub patience: Duration,
+}
+
+impl CommandOptions {
+    /// Makes the options of a command line: 20 corrections in a row, half an hour for a line.
+    pub fn new(command: impl Into<String>) -> Self {
+        let patience = Duration::from_secs(30 * 60);
+        Self { command: command.into(), directory: None, max_corrections: 20, patience }
+    }
+}
+
+/// A program that acts.
+#[derive(Debug)]
+pub struct Command {
+    options: CommandOptions,
+}
+
+impl Command {
+    /// Takes the program; it is started with the episode.
+    pub fn new(options: CommandOptions) -> Self {
+        Self { options }
+    }
+}
+
+/// What the host says.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Word<'a> {
+    Reset {
+        task: &'a str,
+        instruction: &'a str,
+        observation: &'a Observation,
+        tools: Vec<Tool>,
+        seed: u64,
+        remaining: &'a Remaining,
+    },
+    Step {
+        observation: &'a Observation,
+        reward: f64,
+        terminated: bool,
+        truncated: bool,
+    },
+    Error {
+        message: &'a str,
+    },
+}
+
+#[async_trait]
+impl Agent for Command {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let mut program = Program::start(&self.options).map_err(|error| failed(&error, String::new()))?;
+        let outcome = play(&mut program, environment, context, &first, &self.options).await;
+        let said = program.end(outcome.is_ok()).await;
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Interruption::Agent(error)) => Err(error),
+            Err(Interruption::Program(error)) => {
+                context.note_with("command", error.to_string(), json!({ "stderr": said }))?;
+                Err(failed(&error, said))
+            }
+        }
+    }
+}
+
+fn failed(error: &ProgramError, stderr: String) -> AgentError {
+    AgentError::Failed { what: error.to_string(), output: stderr }
+}
+
+/// Why the play was broken off.
+#[derive(Debug)]
+enum Interruption {
+    Agent(AgentError),
+    Program(ProgramError),
+}
+
+impl From<AgentError> for Interruption {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+impl From<ProgramError> for Interruption {
+    fn from(error: ProgramError) -> Self {
+        Self::Program(error)
+    }
+}
+
+/// Waits for the program, unless the run is stopped meanwhile.
+async fn attended<T>(
+    context: &Context,
+    work: impl Future<Output = Result<T, ProgramError>>,
+) -> Result<T, Interruption> {
+    match context.cancel.run_until_cancelled(work).await {
+        Some(done) => Ok(done?),
+        None => Err(AgentError::from(EnvironmentError::Cancelled).into()),
+    }
+}
+
+/// Passes actions and observations on until the episode is over.
+async fn play(
+    program: &mut Program,
+    environment: &mut dyn Environment,
+    context: &Context,
+    first: &Observation,
+    options: &CommandOptions,
+) -> Result<(), Interruption> {
+    let task = environment.task();
+    let reset = Word::Reset {
+        task: task.name.as_str(),
+        instruction: &task.instruction,
+        observation: first,
+        tools: tools(),
+        seed: context.seed,
+        remaining: &first.remaining,
+    };
+    attended(context, program.say(&reset)).await?;
+    let mut in_a_row = 0;
+    loop {
+        let line = attended(context, program.line()).await?;
+        let action = match parse_action(&line) {
+            Ok(action) => action,
+            Err(error) => {
+                in_a_row += 1;
+                let message = format!("failed to {error}");
+                let data = json!({ "problem": "line", "in_a_row": in_a_row, "line": shortened(&line, 400) });
+                context.note_with("correction", message.clone(), data)?;
+                if in_a_row > options.max_corrections {
+                    return Err(ProgramError::Junk { count: in_a_row, last: shortened(&line, 400) }.into());
+                }
+                attended(context, program.say(&Word::Error { message: &message })).await?;
+                continue;
+            }
+        };
+        in_a_row = 0;
+        let Transition { observation, reward, terminated, truncated, .. } =
+            environment.step(action).await.map_err(AgentError::from)?;
+        let is_over = terminated || truncated;
+        let step = Word::Step { observation: &observation, reward, terminated, truncated };
+        match attended(context, program.say(&step)).await {
+            // The episode is over whether or not the program hears of it.
+            _ if is_over => return Ok(()),
+            said => said?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Programs, well-behaved and not, against an episode in memory.
+
+use std::path::Path;
+
+use super::*;
+use crate::fake::Bench;
+
+const WRITE: &str = r#"echo '{"type":"shell","command":"echo 1 > answer.txt"}'; read -r seen"#;
+const SUBMIT: &str = r#"echo '{"type":"submit"}'; read -r last"#;
+
+async fn played(command: &str) -> (Result<(), AgentError>, Bench) {
+    let mut bench = Bench::new(30);
+    let options = CommandOptions { max_corrections: 3, ..CommandOptions::new(command) };
+    let outcome = bench.run(&mut Command::new(options)).await;
+    (outcome, bench)
+}
+
+#[tokio::test]
+async fn a_program_hears_and_acts_line_by_line() {
+    let heard = tempfile::NamedTempFile::new().unwrap();
+    let path = heard.path().display();
+    let script = format!(
+        "hear() {{ read -r line; printf '%s\\n' \"$line\" >> {path}; }}; hear; echo hm; hear; \
+         echo '{{\"type\":\"shell\",\"command\":\"echo 1 > answer.txt\"}}'; hear; echo '{{\"type\":\"submit\"}}'; hear"
+    );
+    let (outcome, bench) = played(&script).await;
+    outcome.unwrap();
+    assert!(bench.is_over());
+    let mut lines: Vec<serde_json::Value> = std::fs::read_to_string(heard.path())
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["tools"], json!(tools()));
+    lines[0].as_object_mut().unwrap().remove("tools");
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+    assert_eq!(bench.notes("correction")[0].1["line"], "hm\n");
+}
+
+#[tokio::test]
+async fn the_smallest_program_needs_no_last_line_end() {
+    let (outcome, bench) = played(&format!("read -r reset; {WRITE}; printf '{{\"type\":\"submit\"}}'")).await;
+    outcome.unwrap();
+    assert!(bench.is_over());
+}
+
+/// A program that fails, why, and what of its standard error is told.
+async fn check(command: &str, why: &str, stderr: &str) {
+    let (outcome, bench) = played(command).await;
+    let error = outcome.unwrap_err();
+    let AgentError::Failed { what, output } = &error else { panic!("{error:?}") };
+    assert!(what.contains(why), "{command}: {what}");
+    assert!(output.contains(stderr), "{command}: {output:?}");
+    assert!(!bench.is_over());
+}
+
+#[tokio::test]
+async fn a_program_that_fails_is_told_apart_by_how() {
+    check("echo oops >&2; exit 3", "ended before the episode, with exit code 3", "oops").await;
+    check("read -r reset; kill -9 $$", "signal 9", "").await;
+    check("true", "ended before the episode, with exit code 0", "").await;
+    check("no-such-program-anywhere", "exit code 127", "not found").await;
+    check("head -c 5000000 /dev/zero | tr '\\0' x; read -r never", "a line of more than 4194304 bytes", "")
+        .await;
+    check("yes nonsense", "4 lines in a row are no action; the last one is \"nonsense\\n\"", "").await;
+    check("yes ''", "4 lines in a row", "").await;
+    check("exec >&-; sleep 1000", "closed its output and runs on", "").await;
+    check("head -c 60000 /dev/zero | tr '\\0' e >&2; echo the end >&2; exit 1", "exit code 1", "eee").await;
+}
+
+#[tokio::test]
+async fn the_tail_of_its_standard_error_is_kept_and_noted() {
+    let (outcome, bench) = played("seq 1 100000 >&2; exit 1").await;
+    let AgentError::Failed { output, .. } = outcome.unwrap_err() else { panic!() };
+    assert!(output.ends_with("99999\n100000") && output.len() <= 8 << 10, "{}", output.len());
+    assert_eq!(bench.notes("command")[0].1["stderr"], json!(output));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_hangs_is_given_up() {
+    // Nothing happens but the passing of time, so that the clock runs ahead.
+    check("sleep 1000", "nothing for 1800 s", "").await;
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_says_why() {
+    let directory = Some("/no/such/directory".into());
+    let mut command = Command::new(CommandOptions { directory, ..CommandOptions::new("true") });
+    let error = Bench::new(30).run(&mut command).await.unwrap_err().to_string();
+    assert!(error.starts_with("start the command \"true\""), "{error}");
+}
+
+/// Tells whether a process lives; one that nobody asked after is dead all the same.
+fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+#[tokio::test]
+async fn what_it_started_dies_with_it() {
+    for ending in [SUBMIT, "exit 1"] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let (_, _) =
+            played(&format!("read -r reset; sleep 1000 & echo $! > {path}; {WRITE}; {ending}")).await;
+        let pid = std::fs::read_to_string(file.path()).unwrap().trim().to_owned();
+        while lives(&pid) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_run_does_not_wait_for_the_program() {
+    let mut bench = Bench::new(30);
+    bench.context.cancel.cancel();
+    let error = bench.run(&mut Command::new(CommandOptions::new("sleep 1000"))).await.unwrap_err();
+    assert!(matches!(error, AgentError::Environment(EnvironmentError::Cancelled)), "{error:?}");
+}

@@ -1,0 +1,163 @@
+//! How many requests a provider is sent at once: as many as it takes.
+//!
+//! One more with every round of answers, half as many when it says that there are too many, and none at all while it
+//! asks to wait. Whoever asks the same provider shares one [`Permits`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The requests that a provider is sent at once where nobody says otherwise.
+pub(super) const START: u32 = 4;
+
+/// The most requests that a provider is ever sent at once.
+pub(super) const MOST: u32 = 64;
+
+/// The permits of one provider.
+#[derive(Debug)]
+pub struct Permits {
+    state: Mutex<State>,
+    changed: Notify,
+    most: f64,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: f64,
+    in_flight: u32,
+    /// Counts the times that the limit was lowered.
+    lowered: u64,
+    /// When the provider wants to hear from us again.
+    pause_until: Option<Instant>,
+}
+
+/// Leave to have one request in flight.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Permits>,
+    lowered: u64,
+}
+
+impl Permits {
+    /// Begins with `start` requests at once and never has more than `most`.
+    pub fn new(start: u32, most: u32) -> Arc<Self> {
+        let most = most.max(1);
+        let limit = f64::from(start.clamp(1, most));
+        let state = State { limit, in_flight: 0, lowered: 0, pause_until: None };
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), most: f64::from(most) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests that may be in flight now.
+    pub fn limit(&self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a u32")]
+        let limit = self.state().limit as u32;
+        limit
+    }
+
+    /// Waits until one more request may be sent.
+    pub async fn acquire(self: &Arc<Self>) -> Permit {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Listens before it looks, so that no change goes unheard.
+            changed.as_mut().enable();
+            let pause = {
+                let mut state = self.state();
+                let pause = state.pause_until.filter(|until| *until > Instant::now());
+                if pause.is_none() && f64::from(state.in_flight + 1) <= state.limit.max(1.0) {
+                    state.in_flight += 1;
+                    return Permit { permits: self.clone(), lowered: state.lowered };
+                }
+                pause
+            };
+            match pause {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => changed.await,
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// Says that the provider answered.
+    pub fn answered(self) {
+        let mut state = self.permits.state();
+        state.limit = (state.limit + 1.0 / state.limit).min(self.permits.most);
+    }
+
+    /// Says that the provider wants fewer requests, and for how long it wants none.
+    pub fn limited(self, pause: Option<Duration>) {
+        let mut state = self.permits.state();
+        // Those that were sent before the limit was lowered say nothing about the new one.
+        if state.lowered == self.lowered {
+            state.limit = (state.limit / 2.0).max(1.0);
+            state.lowered += 1;
+        }
+        let until = pause.and_then(|pause| Instant::now().checked_add(pause));
+        state.pause_until = state.pause_until.max(until);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.state().in_flight -= 1;
+        self.permits.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn the_limit_grows_with_answers_and_is_halved_once_by_a_burst_of_refusals() {
+        let permits = Permits::new(4, 8);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(permits.acquire().await);
+        }
+        assert!(permits.acquire().now_or_never().is_none(), "a fifth must wait");
+        for permit in held {
+            permit.limited(None);
+        }
+        assert_eq!(permits.limit(), 2);
+        let (first, second) = (permits.acquire().await, permits.acquire().await);
+        assert!(permits.acquire().now_or_never().is_none(), "a third must wait");
+        first.limited(None);
+        assert_eq!(permits.limit(), 1);
+        drop(second);
+        permits.acquire().await.limited(None);
+        assert_eq!(permits.limit(), 1, "one is always sent");
+        for _ in 0..200 {
+            permits.acquire().await.answered();
+        }
+        assert_eq!(permits.limit(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_asks_while_the_provider_wants_a_pause() {
+        let permits = Permits::new(4, 8);
+        permits.acquire().await.limited(Some(Duration::from_secs(30)));
+        let before = Instant::now();
+        drop(permits.acquire().await);
+        assert_eq!(before.elapsed(), Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_goes_on_when_a_permit_is_dropped() {
+        let permits = Permits::new(1, 1);
+        let held = permits.acquire().await;
+        let waiting = permits.acquire();
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(waiting.now_or_never().is_some());
+    }
+}

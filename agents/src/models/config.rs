@@ -1,0 +1,432 @@
+//! What a user writes to name a model, and the aliases of `mlgym.toml`.
+//!
+//! A model is `URL#NAME`, `openai/NAME`, `anthropic/NAME`, `ollama/NAME`, or an alias. Nothing here holds a key: a key's
+//! variable or file is named, and a text that looks like the key itself is refused without being repeated.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mlgym_tasks::nearest;
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::price::Price;
+use super::spec::{KeySource, ModelSpec, Protocol, ToolMode};
+
+/// The file's name, in the working directory and in the home.
+const FILE: &str = "mlgym.toml";
+
+/// Where the key of a server without a name of its own is, if it wants one.
+const ANY_KEY: &str = "MLGYM_API_KEY";
+
+/// Says why a text names no model.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is neither of the forms.
+    #[error(
+        "find the model {text:?}{hint}: write URL#NAME (as in http://127.0.0.1:8000/v1#qwen3), openai/NAME, \
+         anthropic/NAME, ollama/NAME, or an alias of mlgym.toml"
+    )]
+    Unknown {
+        /// What was asked for.
+        text: String,
+        /// The nearest alias.
+        hint: String,
+    },
+    /// Its URL cannot be used.
+    #[error("use the model's URL: {reason}")]
+    Url {
+        /// Why.
+        reason: String,
+    },
+    /// The file cannot be read.
+    #[error("read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("read {}, line {line}, column {column}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An alias makes no sense.
+    #[error("use [models.{alias}] of {}: {reason}", path.display())]
+    Alias {
+        /// The file.
+        path: PathBuf,
+        /// The alias.
+        alias: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A file's content.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    #[serde(default)]
+    models: BTreeMap<String, Alias>,
+}
+
+/// `[models.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alias {
+    url: Option<String>,
+    name: String,
+    protocol: Option<Protocol>,
+    key_env: Option<String>,
+    key_file: Option<PathBuf>,
+    temperature: Option<f64>,
+    max_tokens: Option<u64>,
+    #[serde(default)]
+    tools: ToolMode,
+    price: Option<Price>,
+    concurrency: Option<u32>,
+    timeout_s: Option<f64>,
+}
+
+/// The models that a user has given names.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// Those of the nearer file first.
+    files: Vec<(PathBuf, Content)>,
+}
+
+impl Aliases {
+    /// Reads the `mlgym.toml` of each directory that has one; those of earlier directories go before.
+    pub fn load<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self, ConfigError> {
+        let mut files = Vec::new();
+        for directory in directories {
+            let path = directory.join(FILE);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => files.push((path.clone(), parse(&path, &text)?)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ConfigError::File { path, source }),
+            }
+        }
+        Ok(Self { files })
+    }
+
+    /// The aliases' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(|(_, content)| content.models.keys().map(String::as_str))
+    }
+
+    /// Finds the model that a text names.
+    pub fn find(&self, text: &str) -> Result<ModelSpec, ConfigError> {
+        for (path, content) in &self.files {
+            if let Some(alias) = content.models.get(text) {
+                return alias.spec(text, path);
+            }
+        }
+        if text.contains("://") {
+            let named = text.split_once('#').filter(|(_, name)| !name.is_empty());
+            let (url, name) = named.ok_or_else(|| ConfigError::Url {
+                reason: "the model's name is missing: write it after the URL, as in URL#NAME".to_owned(),
+            })?;
+            return at(url, name);
+        }
+        provider(text).ok_or_else(|| {
+            let near = nearest(text, self.names()).map(|near| format!(" (did you mean {near:?}?)"));
+            ConfigError::Unknown { text: text.to_owned(), hint: near.unwrap_or_default() }
+        })
+    }
+}
+
+/// A model of a provider that is known by name.
+fn provider(text: &str) -> Option<ModelSpec> {
+    let (provider, name) = text.split_once('/').filter(|(_, name)| !name.is_empty())?;
+    let url = match provider {
+        "openai" => "https://api.openai.com/v1",
+        "anthropic" => "https://api.anthropic.com/v1",
+        "ollama" => "http://127.0.0.1:11434/v1",
+        _ => return None,
+    };
+    let spec = at(url, name).ok()?;
+    let key = if provider == "ollama" { KeySource::None } else { spec.key };
+    Some(ModelSpec { name: text.to_owned(), key, ..spec })
+}
+
+/// A model at an address.
+fn at(text: &str, name: &str) -> Result<ModelSpec, ConfigError> {
+    let refuse = |reason: &str| Err(ConfigError::Url { reason: reason.to_owned() });
+    let (prefix, bare) = match text.strip_prefix("anthropic+") {
+        Some(bare) => (Some(Protocol::Messages), bare),
+        None => (None, text),
+    };
+    let Ok(url) = Url::parse(bare) else { return refuse("it is no URL") };
+    if !matches!(url.scheme(), "http" | "https") {
+        return refuse("it must begin with http:// or https://, or with anthropic+ before these");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse(
+            "it holds a user or a password, which would be written down: keys come from the environment",
+        );
+    }
+    if url.query().is_some() {
+        return refuse("it holds a query, which would be written down: keys come from the environment");
+    }
+    let host = url.host_str().unwrap_or_default();
+    let key = match key_of(host) {
+        Some(variable) => KeySource::Env(variable.to_owned()),
+        None => KeySource::OptionalEnv(ANY_KEY.to_owned()),
+    };
+    let by_host = if host == "api.anthropic.com" { Protocol::Messages } else { Protocol::Chat };
+    Ok(ModelSpec {
+        name: name.to_owned(),
+        url: url.as_str().trim_end_matches('/').to_owned(),
+        id: name.to_owned(),
+        protocol: prefix.unwrap_or(by_host),
+        key,
+        temperature: None,
+        max_tokens: None,
+        tools: ToolMode::Native,
+        price: None,
+        concurrency: None,
+        timeout_s: None,
+    })
+}
+
+/// The variable in which the key of a well-known provider is, so that no key goes to another's address.
+fn key_of(host: &str) -> Option<&'static str> {
+    Some(match host {
+        "api.openai.com" => "OPENAI_API_KEY",
+        "api.anthropic.com" => "ANTHROPIC_API_KEY",
+        "openrouter.ai" => "OPENROUTER_API_KEY",
+        "api.mistral.ai" => "MISTRAL_API_KEY",
+        "api.deepseek.com" => "DEEPSEEK_API_KEY",
+        "api.groq.com" => "GROQ_API_KEY",
+        "api.together.xyz" => "TOGETHER_API_KEY",
+        "api.x.ai" => "XAI_API_KEY",
+        "generativelanguage.googleapis.com" => "GEMINI_API_KEY",
+        _ => return None,
+    })
+}
+
+impl Alias {
+    fn spec(&self, alias: &str, path: &Path) -> Result<ModelSpec, ConfigError> {
+        let wrong =
+            |reason: String| ConfigError::Alias { path: path.to_owned(), alias: alias.to_owned(), reason };
+        let spec = match &self.url {
+            Some(url) => at(url, &self.name).map_err(|error| wrong(error.to_string()))?,
+            None => provider(&self.name).ok_or_else(|| {
+                wrong("it has no `url`, and its `name` is not openai/…, anthropic/… or ollama/…".to_owned())
+            })?,
+        };
+        self.check().map_err(|reason| wrong(reason.to_owned()))?;
+        let key = match (&self.key_env, &self.key_file) {
+            (Some(variable), None) => KeySource::Env(variable.clone()),
+            (None, Some(file)) => KeySource::File(found_from(file, path)),
+            (None, None) => spec.key,
+            (Some(_), Some(_)) => return Err(wrong("it has both `key_env` and `key_file`".to_owned())),
+        };
+        Ok(ModelSpec {
+            name: alias.to_owned(),
+            protocol: self.protocol.unwrap_or(spec.protocol),
+            key,
+            temperature: self.temperature,
+            max_tokens: self.max_tokens,
+            tools: self.tools,
+            price: self.price,
+            concurrency: self.concurrency,
+            timeout_s: self.timeout_s,
+            ..spec
+        })
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let is_variable = |name: &str| {
+            let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            !name.is_empty()
+                && name.bytes().all(is_usual)
+                && !name.starts_with(|char: char| char.is_ascii_digit())
+        };
+        let is_positive = |number: f64| number.is_finite() && number > 0.0;
+        let checks = [
+            // What is written there may be the key itself, so it is not repeated.
+            (
+                self.key_env.as_deref().is_none_or(is_variable),
+                "`key_env` is the name of an environment variable in capitals, as in OPENAI_API_KEY, not the key",
+            ),
+            (
+                self.name.trim() == self.name && !self.name.is_empty(),
+                "`name` is empty or has white space around it",
+            ),
+            (
+                self.temperature.is_none_or(|number| number.is_finite() && number >= 0.0),
+                "`temperature` is below 0",
+            ),
+            (self.max_tokens != Some(0), "`max_tokens` is 0"),
+            (self.price.as_ref().is_none_or(Price::is_sound), "`price` has a number below 0"),
+            (
+                self.concurrency.is_none_or(|most| (1..=1024).contains(&most)),
+                "`concurrency` is not between 1 and 1024",
+            ),
+            (self.timeout_s.is_none_or(is_positive), "`timeout_s` is not above 0"),
+        ];
+        checks.into_iter().find(|(is_right, _)| !is_right).map_or(Ok(()), |(_, reason)| Err(reason))
+    }
+}
+
+/// A path in a file is found from the file's directory, or from the user's home after `~/`.
+fn found_from(path: &Path, file: &Path) -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    if let (Ok(rest), Some(home)) = (path.strip_prefix("~"), home) {
+        return home.join(rest);
+    }
+    let found = file.parent().map_or_else(|| path.to_owned(), |directory| directory.join(path));
+    std::path::absolute(&found).unwrap_or(found)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Content, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = &text[..error.span().map_or(0, |span| span.start).min(text.len())];
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        ConfigError::Syntax {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            reason: without_values(error.message()),
+        }
+    })
+}
+
+/// An error's message without the values it quotes, which could be keys at a wrong place.
+fn without_values(message: &str) -> String {
+    let quoted = message.split('"').enumerate();
+    let parts: Vec<&str> = quoted.map(|(number, part)| if number % 2 == 1 { "…" } else { part }).collect();
+    parts.join("\"").trim().replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aliases(text: &str) -> Result<Aliases, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(FILE), text).unwrap();
+        Aliases::load([directory.path()])
+    }
+
+    fn check(text: &str, url: &str, name: &str, protocol: Protocol, key: Option<&str>) {
+        let spec = Aliases::default().find(text).unwrap();
+        let found = match &spec.key {
+            KeySource::Env(variable) => Some(variable.as_str()),
+            _ => None,
+        };
+        assert_eq!(
+            (spec.endpoint().as_str(), spec.id.as_str(), spec.protocol, found),
+            (url, name, protocol, key),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn models_are_named_by_url_and_by_provider() {
+        use Protocol::{Chat, Messages};
+        let local = "http://127.0.0.1:8399/v1/chat/completions";
+        check("http://127.0.0.1:8399/v1#desk", local, "desk", Chat, None);
+        check("http://127.0.0.1:8399/v1/#desk", local, "desk", Chat, None);
+        let messages = "https://gate.example/v1/messages";
+        check("anthropic+https://gate.example#m", messages, "m", Messages, None);
+        check("anthropic+https://gate.example/v1#m", messages, "m", Messages, None);
+        let openai = "https://api.openai.com/v1/chat/completions";
+        check("openai/gpt-4.1", openai, "gpt-4.1", Chat, Some("OPENAI_API_KEY"));
+        check("https://api.openai.com/v1#gpt-4.1", openai, "gpt-4.1", Chat, Some("OPENAI_API_KEY"));
+        let anthropic = "https://api.anthropic.com/v1/messages";
+        check("anthropic/claude-x", anthropic, "claude-x", Messages, Some("ANTHROPIC_API_KEY"));
+        check(
+            "https://api.anthropic.com#claude-x",
+            anthropic,
+            "claude-x",
+            Messages,
+            Some("ANTHROPIC_API_KEY"),
+        );
+        check("ollama/qwen3:8b", "http://127.0.0.1:11434/v1/chat/completions", "qwen3:8b", Chat, None);
+        check("http://h/v1#org/model#2", "http://h/v1/chat/completions", "org/model#2", Chat, None);
+    }
+
+    #[test]
+    fn what_names_no_model_is_answered_with_the_forms() {
+        let known = aliases("[models.desk]\nurl = 'http://127.0.0.1:1/v1'\nname = 'd'\n").unwrap();
+        let check = |text: &str, expected: &str| {
+            let error = known.find(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        };
+        check("dekk", "did you mean \"desk\"?");
+        check("gpt-4", "write URL#NAME");
+        check("openai/", "write URL#NAME");
+        check("http://127.0.0.1:8399/v1", "the model's name is missing");
+        check("http://127.0.0.1:8399/v1#", "the model's name is missing");
+        check("ftp://x#y", "http:// or https://");
+        check("http://#y", "it is no URL");
+        for text in ["https://me:sk-12345678@h/v1#m", "https://h/v1?key=sk-12345678#m"] {
+            let error = known.find(text).unwrap_err().to_string();
+            assert!(error.contains("would be written down") && !error.contains("sk-12345678"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_alias_says_all_and_the_nearer_file_goes_before() {
+        let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(
+            near.path().join(FILE),
+            "[models.fast]\nurl = \"https://h/v1\"\nname = \"m\"\nprotocol = \"messages\"\nkey_file = \"key\"\n\
+             temperature = 0.2\nmax_tokens = 100\ntools = \"text\"\nconcurrency = 3\ntimeout_s = 9\n\
+             price = { prompt = 1.0, completion = 2.0 }\n",
+        )
+        .unwrap();
+        let text = "[models.fast]\nname = \"openai/gpt-4o\"\n[models.far]\nname = \"openai/gpt-4o\"\nkey_env = \"K\"\n";
+        std::fs::write(far.path().join(FILE), text).unwrap();
+        let both = Aliases::load([near.path(), far.path()]).unwrap();
+        let fast = both.find("fast").unwrap();
+        assert_eq!(fast.key, KeySource::File(near.path().join("key")));
+        assert_eq!(
+            (fast.protocol, fast.tools, fast.timeout_s),
+            (Protocol::Messages, ToolMode::Text, Some(9.0))
+        );
+        assert_eq!(fast.price().unwrap().completion, 2.0);
+        let distant = both.find("far").unwrap();
+        assert_eq!((distant.id.as_str(), distant.name.as_str()), ("gpt-4o", "far"));
+        assert_eq!(distant.key, KeySource::Env("K".to_owned()));
+        let plan = serde_json::to_value(&fast).unwrap();
+        assert_eq!(serde_json::from_value::<ModelSpec>(plan).unwrap(), fast);
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_named_with_its_place_and_without_values() {
+        let check = |text: &str, expected: &str| {
+            let error = aliases(text).and_then(|known| known.find("m").map(drop)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("sk-12345678"), "{error}");
+        };
+        check(
+            "[models.m]\nname = \"openai/x\"\nkey = \"sk-12345678\"\n",
+            "line 3, column 1: unknown field `key`",
+        );
+        check("[model.m]\n", "unknown field `model`");
+        check(
+            "[models.m]\nname = \"openai/x\"\ntemperature = \"sk-12345678\"\n",
+            "line 3, column 15: invalid type",
+        );
+        check("[models.m]\nname = \n", "line 2");
+        check("[models.m]\nname = \"x\"\n", "it has no `url`");
+        check("[models.m]\nname = \"openai/x\"\nkey_env = \"sk-12345678\"\n", "`key_env` is the name of");
+        check("[models.m]\nname = \"openai/x\"\nkey_env = \"A\"\nkey_file = \"b\"\n", "both");
+        check("[models.m]\nname = \"openai/x\"\ntimeout_s = 0\n", "`timeout_s`");
+        check("[models.m]\nurl = \"nowhere\"\nname = \"x\"\n", "it is no URL");
+    }
+}

@@ -1,0 +1,313 @@
+//! Recordings: what a model was asked and answered, in a directory that people can read and compare.
+//!
+//! One file a request, named by the request's key: `<first 16 digits>.json` with the key, the model, who asked, the
+//! request without its asides, and the answer. A text of several lines is written as `{"|": [line, …]}`, so that two
+//! recordings differ where their lines do. No key and no header of a provider is known here.
+//!
+//! A request has one answer in a recording, the first that was kept: whoever asks the same again, in this run or in a
+//! later one into the same directory, is answered with it. So what an agent saw is always what the recording holds.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mlgym_journal::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::api::{Completion, Message, Model, ModelError, Request};
+
+/// Stands where a text is written as its lines.
+const LINES: &str = "|";
+
+/// A file of a recording.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    key: Digest,
+    model: String,
+    role: String,
+    request: Value,
+    answer: Value,
+}
+
+/// A directory with answers of one model.
+#[derive(Debug, Clone)]
+struct Directory {
+    path: PathBuf,
+    model: String,
+}
+
+impl Directory {
+    fn failed(&self, verb: &'static str, reason: &dyn std::fmt::Display) -> ModelError {
+        ModelError::Recording { verb, recording: self.path.display().to_string(), reason: reason.to_string() }
+    }
+
+    /// Looks a request up.
+    fn read(&self, key: &Digest) -> Result<Option<Completion>, ModelError> {
+        let file = self.path.join(file_name(key));
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed("read", &error)),
+        };
+        let damaged = |error| self.failed("read", &format!("{}: {error}", file_name(key)));
+        let pair: Pair = serde_json::from_slice(&text).map_err(damaged)?;
+        if pair.key != *key {
+            let reason = format!("{} holds another request, {}", file_name(key), pair.key);
+            return Err(self.failed("read", &reason));
+        }
+        if pair.model != self.model {
+            let reason = format!("it holds answers of {}, not of {}", pair.model, self.model);
+            return Err(self.failed("use", &reason));
+        }
+        serde_json::from_value(joined(pair.answer)).map(Some).map_err(damaged)
+    }
+
+    /// Keeps an answer and returns the one that is kept: another asker may have been quicker.
+    fn keep(&self, request: &Request, key: &Digest, answer: Completion) -> Result<Completion, ModelError> {
+        let failed = |error: &dyn std::fmt::Display| self.failed("write", error);
+        let value = |value: serde_json::Result<Value>| value.map(parted).map_err(|error| failed(&error));
+        let pair = Pair {
+            key: key.clone(),
+            model: self.model.clone(),
+            role: request.role.clone(),
+            request: value(serde_json::to_value(request.bare())).map(without_role)?,
+            answer: value(serde_json::to_value(&answer))?,
+        };
+        let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(|error| failed(&error))?;
+        serde_json::to_writer_pretty(&mut file, &pair).map_err(|error| failed(&error))?;
+        file.write_all(b"\n").and_then(|()| make_readable(file.path())).map_err(|error| failed(&error))?;
+        match file.persist_noclobber(self.path.join(file_name(key))) {
+            Ok(_) => Ok(answer),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                let kept = self.read(key)?;
+                kept.ok_or_else(|| failed(&"a file of it was removed while it was written"))
+            }
+            Err(error) => Err(failed(&error.error)),
+        }
+    }
+}
+
+/// Gives a file, which was made for its owner alone, the rights that files usually have.
+fn make_readable(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+fn file_name(key: &Digest) -> String {
+    format!("{}.json", key.short())
+}
+
+/// Leaves out who asked, which is said beside the request.
+fn without_role(mut request: Value) -> Value {
+    if let Some(request) = request.as_object_mut() {
+        request.remove("role");
+    }
+    request
+}
+
+/// Writes texts of several lines as their lines.
+fn parted(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('\n') => {
+            let lines: Vec<&str> = text.split('\n').collect();
+            json!({ LINES: lines })
+        }
+        Value::Array(items) => items.into_iter().map(parted).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, parted(value))).collect(),
+        value => value,
+    }
+}
+
+/// Puts lines together again.
+fn joined(value: Value) -> Value {
+    match value {
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key(LINES) => {
+            let lines = fields.get(LINES).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let lines: Vec<&str> = lines.iter().filter_map(Value::as_str).collect();
+            lines.join("\n").into()
+        }
+        Value::Array(items) => items.into_iter().map(joined).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, joined(value))).collect(),
+        value => value,
+    }
+}
+
+/// Tells of which model a recording is; `None` where no model was asked.
+pub fn recorded_model(recording: &Path) -> Result<Option<String>, ModelError> {
+    let failed = |reason: String| ModelError::Recording {
+        verb: "read",
+        recording: recording.display().to_string(),
+        reason,
+    };
+    let entries = fs::read_dir(recording).map_err(|error| failed(error.to_string()))?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    let Some(first) = files.first() else {
+        let has_clock = recording.join(super::clock::DIRECTORY).is_dir();
+        return if has_clock {
+            Ok(None)
+        } else {
+            Err(failed("it holds nothing that was recorded".to_owned()))
+        };
+    };
+    let text = fs::read(first).map_err(|error| failed(error.to_string()))?;
+    let pair: Pair = serde_json::from_slice(&text).map_err(|error| {
+        failed(format!("{}: {error}", first.file_name().unwrap_or_default().to_string_lossy()))
+    })?;
+    Ok(Some(pair.model))
+}
+
+/// Records what a model answers.
+#[derive(Debug)]
+pub struct Recorded {
+    model: Arc<dyn Model>,
+    directory: Directory,
+}
+
+impl Recorded {
+    /// Records into a directory, which is made where it is missing.
+    pub fn new(model: Arc<dyn Model>, recording: &Path) -> Result<Self, ModelError> {
+        let directory = Directory { path: recording.to_owned(), model: model.name().to_owned() };
+        fs::create_dir_all(recording).map_err(|error| directory.failed("make", &error))?;
+        Ok(Self { model, directory })
+    }
+}
+
+#[async_trait]
+impl Model for Recorded {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        let key = request.key();
+        if let Some(kept) = self.directory.read(&key)? {
+            return Ok(kept);
+        }
+        let answer = self.model.complete(request).await?;
+        self.directory.keep(request, &key, answer)
+    }
+}
+
+/// Answers from a recording alone.
+#[derive(Debug)]
+pub struct Replayed {
+    directory: Directory,
+}
+
+impl Replayed {
+    /// Replays a model from a directory.
+    pub fn new(model: &str, recording: &Path) -> Self {
+        Self { directory: Directory { path: recording.to_owned(), model: model.to_owned() } }
+    }
+}
+
+#[async_trait]
+impl Model for Replayed {
+    fn name(&self) -> &str {
+        &self.directory.model
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        let key = request.key();
+        self.directory.read(&key)?.ok_or_else(|| ModelError::NotRecorded {
+            model: self.directory.model.clone(),
+            recording: self.directory.path.display().to_string(),
+            key,
+            role: request.role.clone(),
+            beginning: beginning(request),
+        })
+    }
+}
+
+/// The beginning of the last message.
+fn beginning(request: &Request) -> String {
+    let text = match request.messages.last() {
+        Some(
+            Message::System { text }
+            | Message::User { text, .. }
+            | Message::Assistant { text, .. }
+            | Message::Tool { text, .. },
+        ) => text.as_str(),
+        None => "",
+    };
+    let line: Vec<&str> = text.split_whitespace().collect();
+    line.join(" ").chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::{Scripted, call, text};
+    use super::*;
+
+    fn request(text: &str) -> Request {
+        let aside = "12 s left".to_owned();
+        let messages = vec![Message::User { text: text.to_owned(), aside }];
+        Request { role: "planner".into(), messages, ..Request::default() }
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_is_replayed_and_what_was_not_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let answer =
+            Completion { reasoning: Some("a\nb\n".into()), ..call("shell", &json!({"command": "ls\npwd"})) };
+        let model = Recorded::new(Arc::new(Scripted::new([answer.clone()])), directory.path()).unwrap();
+        model.complete(&request("hello\nthere")).await.unwrap();
+        let replayed = Replayed::new("scripted", directory.path());
+        assert_eq!(replayed.complete(&request("hello\nthere")).await.unwrap(), answer);
+        let error = replayed.complete(&request("good  bye")).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(request("good  bye").key().as_str()), "{text}");
+        assert!(text.contains("(planner)") && text.ends_with("it begins: good bye"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_recording_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let model = Recorded::new(Arc::new(Scripted::new([text("one\ntwo")])), directory.path()).unwrap();
+        model.complete(&request("hello\nthere")).await.unwrap();
+        let key = request("hello\nthere").key();
+        let file = fs::read_to_string(directory.path().join(file_name(&key))).unwrap();
+        insta::assert_snapshot!(file);
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_to_a_request_is_the_only_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let scripted = Arc::new(Scripted::new([text("first"), text("second")]));
+        let model = Recorded::new(scripted, directory.path()).unwrap();
+        assert_eq!(model.complete(&request("x")).await.unwrap().text, "first");
+        assert_eq!(model.complete(&request("x")).await.unwrap().text, "first");
+        let draw = Request { draw: 1, ..request("x") };
+        assert_eq!(model.complete(&draw).await.unwrap().text, "second");
+        // Another process that had the answer ready too late takes the first.
+        let late = model.directory.keep(&request("x"), &request("x").key(), text("late")).unwrap();
+        assert_eq!(late.text, "first");
+    }
+
+    #[tokio::test]
+    async fn a_recording_is_of_one_model() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(recorded_model(directory.path()).is_err());
+        let model = Recorded::new(Arc::new(Scripted::new([text("x")])), directory.path()).unwrap();
+        model.complete(&request("x")).await.unwrap();
+        assert_eq!(recorded_model(directory.path()).unwrap().as_deref(), Some("scripted"));
+        let error = Replayed::new("other", directory.path()).complete(&request("x")).await.unwrap_err();
+        assert!(error.to_string().contains("answers of scripted, not of other"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = request("x").key();
+        fs::write(directory.path().join(file_name(&key)), "{").unwrap();
+        let error = Replayed::new("m", directory.path()).complete(&request("x")).await.unwrap_err();
+        assert!(error.to_string().contains(&file_name(&key)), "{error}");
+    }
+}

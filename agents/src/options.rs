@@ -1,0 +1,247 @@
+//! What agents are made with beside their name, as a plan carries it: which program, which journal, which history.
+//!
+//! A user's choice is checked before a run is planned; a plan that was changed by hand is refused by the agent itself.
+
+use std::path::PathBuf;
+
+use mlgym_journal::{AgentName, EpisodePlan};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::automl::constraint::Constraint;
+use crate::automl::pipeline::Options;
+use crate::command::CommandOptions;
+use crate::history::HistoryPolicy;
+use crate::react::ReactOptions;
+
+/// The options of all agents; each takes its own. Other keys of a plan belong to others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentOptions {
+    /// The command line of `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Where that is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// The journal of `replay`, an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<PathBuf>,
+    /// What a conversation keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryPolicy>,
+    /// Plans that `automl` draws in a round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plans: Option<usize>,
+    /// What the user demands of the model that `automl` makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// Corrections in a row after which an agent gives up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_corrections: Option<u32>,
+}
+
+/// Says why agents cannot be made with these options.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// An agent lacks an option.
+    #[error("run the agent {agent}: say {what} with --{flag}")]
+    Missing {
+        /// The agent.
+        agent: &'static str,
+        /// What is lacking.
+        what: &'static str,
+        /// The flag that says it.
+        flag: &'static str,
+    },
+    /// No agent of the run takes an option.
+    #[error("use --{flag}: it is for {takers}, and no such agent is asked for (--agent {example})")]
+    Useless {
+        /// The flag.
+        flag: &'static str,
+        /// The agents that take it.
+        takers: String,
+        /// One of them.
+        example: &'static str,
+    },
+    /// A plan's options cannot be read.
+    #[error("read the options of the agent")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+/// Which agents take which option.
+const TAKERS: [(&str, &[&str]); 7] = [
+    ("command", &["command"]),
+    ("directory", &["command"]),
+    ("journal", &["replay"]),
+    ("history", &["react"]),
+    ("plans", &["automl"]),
+    ("constraints", &["automl"]),
+    ("max-corrections", &["react", "command"]),
+];
+
+impl OptionsError {
+    const NO_PROGRAM: Self = Self::Missing { agent: "command", what: "which program", flag: "command" };
+    const NO_JOURNAL: Self = Self::Missing { agent: "replay", what: "which journal", flag: "journal" };
+    pub(crate) const NO_MODEL: Self =
+        Self::Missing { agent: "react", what: "which language model", flag: "model" };
+}
+
+impl AgentOptions {
+    /// Reads the options of a planned episode.
+    pub fn of(plan: &EpisodePlan) -> Result<Self, OptionsError> {
+        Ok(serde_json::from_value(Value::Object(plan.options.clone()))?)
+    }
+
+    /// The options that an agent takes, for its plan.
+    pub fn of_agent(&self, agent: &AgentName) -> Map<String, Value> {
+        let Ok(Value::Object(mut all)) = serde_json::to_value(self) else { return Map::new() };
+        all.retain(|key, _| takes(agent.as_str(), key));
+        all
+    }
+
+    /// Checks that each agent has what it needs, a language model included, and that each option is for one of them.
+    pub fn check(&self, agents: &[AgentName], has_model: bool) -> Result<(), OptionsError> {
+        let is_asked = |name: &str| agents.iter().any(|agent| agent.as_str() == name);
+        if is_asked("command") && self.command.is_none() {
+            return Err(OptionsError::NO_PROGRAM);
+        }
+        if is_asked("replay") && self.journal.is_none() {
+            return Err(OptionsError::NO_JOURNAL);
+        }
+        if is_asked("react") && !has_model {
+            return Err(OptionsError::NO_MODEL);
+        }
+        let is_given = |flag: &str| match flag {
+            "command" => self.command.is_some(),
+            "journal" => self.journal.is_some(),
+            "history" => self.history.is_some(),
+            "plans" => self.plans.is_some(),
+            "constraints" => !self.constraints.is_empty(),
+            "max-corrections" => self.max_corrections.is_some(),
+            // No flag of its own.
+            _ => false,
+        };
+        let useless = TAKERS
+            .into_iter()
+            .find(|(flag, takers)| is_given(flag) && !takers.iter().any(|taker| is_asked(taker)));
+        match useless {
+            Some((flag, takers)) => {
+                Err(OptionsError::Useless { flag, takers: takers.join(" and "), example: takers[0] })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How `react` goes about it.
+    pub fn react(&self) -> ReactOptions {
+        let default = ReactOptions::default();
+        ReactOptions {
+            history: self.history.unwrap_or(default.history),
+            max_corrections: self.max_corrections.unwrap_or(default.max_corrections),
+            ..default
+        }
+    }
+
+    /// How `automl` plans.
+    pub fn automl(&self) -> Options {
+        Options { plans: self.plans, constraints: self.constraints.clone(), ..Options::default() }
+    }
+
+    /// How `command` runs its program.
+    pub fn program(&self) -> Result<CommandOptions, OptionsError> {
+        let options = CommandOptions::new(self.command.clone().ok_or(OptionsError::NO_PROGRAM)?);
+        let max_corrections = self.max_corrections.unwrap_or(options.max_corrections);
+        Ok(CommandOptions { directory: self.directory.clone(), max_corrections, ..options })
+    }
+
+    /// What `replay` takes its actions from.
+    pub fn record(&self) -> Result<PathBuf, OptionsError> {
+        self.journal.clone().ok_or(OptionsError::NO_JOURNAL)
+    }
+}
+
+fn takes(agent: &str, key: &str) -> bool {
+    let flag = key.replace('_', "-");
+    TAKERS.into_iter().any(|(name, takers)| name == flag && takers.contains(&agent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<AgentName> {
+        names.iter().map(|name| AgentName::new(*name).unwrap()).collect()
+    }
+
+    fn all() -> AgentOptions {
+        AgentOptions {
+            command: Some("python a.py".into()),
+            directory: Some("/here".into()),
+            journal: Some("/runs/r/e/journal.jsonl".into()),
+            history: Some(HistoryPolicy::Last(9)),
+            max_corrections: Some(2),
+            plans: None,
+            constraints: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_agent_gets_its_own_options_and_reads_them_back() {
+        let keys = |name: &str| {
+            let options = all().of_agent(&AgentName::new(name).unwrap());
+            options.keys().cloned().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(keys("command"), "command directory max_corrections");
+        assert_eq!(keys("replay"), "journal");
+        assert_eq!(keys("react"), "history max_corrections");
+        assert_eq!(keys("oracle"), "");
+        let back: AgentOptions = serde_json::from_value(serde_json::to_value(all()).unwrap()).unwrap();
+        assert_eq!(back, all());
+        assert_eq!(all().react().history, HistoryPolicy::Last(9));
+        assert_eq!(all().program().unwrap().max_corrections, 2);
+    }
+
+    #[test]
+    fn what_is_missing_or_useless_is_said() {
+        let complaint = |options: AgentOptions, agents: &[&str]| {
+            options.check(&names(agents), false).unwrap_err().to_string()
+        };
+        assert_eq!(
+            complaint(AgentOptions::default(), &["oracle", "command"]),
+            "run the agent command: say which program with --command"
+        );
+        assert_eq!(
+            complaint(AgentOptions::default(), &["replay"]),
+            "run the agent replay: say which journal with --journal"
+        );
+        assert_eq!(
+            complaint(all(), &["command", "replay"]),
+            "use --history: it is for react, and no such agent is asked for (--agent react)"
+        );
+        assert_eq!(
+            complaint(AgentOptions::default(), &["react"]),
+            "run the agent react: say which language model with --model"
+        );
+        assert!(all().check(&names(&["command", "replay", "react"]), true).is_ok());
+        assert!(AgentOptions::default().check(&names(&["automl", "oracle"]), false).is_ok());
+    }
+
+    #[test]
+    fn a_plan_that_was_changed_by_hand_is_refused_in_words() {
+        let plan = |history: &str| -> EpisodePlan {
+            serde_json::from_value(serde_json::json!({
+                "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": "react",
+                "seed": 0, "budgets": {}, "options": { "history": history, "model": { "somebody": "else's" } },
+            }))
+            .unwrap()
+        };
+        assert_eq!(AgentOptions::of(&plan("whole")).unwrap().history, Some(HistoryPolicy::Whole));
+        let error = AgentOptions::of(&plan("hole")).unwrap_err();
+        assert!(
+            std::error::Error::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("read the history policy \"hole\"")
+        );
+    }
+}

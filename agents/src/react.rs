@@ -1,0 +1,294 @@
+//! `react`: one model, the gym's tools, and nothing else; the obvious baseline.
+//!
+//! It reasons and acts in turn (ReAct): the model says what it is about to do and calls a tool, and the next request
+//! repeats the outcome. Whatever else a model answers gets a correction, as a message to it and a note in the journal.
+//! After too many answers in a row of which nothing could be used, or too many answers at all, what lies there is
+//! submitted. Retries, budgets of tokens and recordings are the model's wrappers' business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mlgym::{Action, Agent, AgentError, Context, Environment, EnvironmentError};
+use serde_json::json;
+
+use crate::history::{History, HistoryPolicy};
+use crate::models::{Completion, EpisodeModel, Message, Model, ModelError, Request, Sampling, Tool};
+use crate::rendering;
+use crate::tools::tools;
+
+mod answer;
+mod loops;
+mod problem;
+mod prompt;
+
+use answer::Answer;
+use loops::Loops;
+use problem::Problem;
+
+/// How many answers before the last one the model is told that it is coming.
+const WARNED: u32 = 5;
+
+/// How a `react` agent goes about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReactOptions {
+    /// What the conversation keeps.
+    pub history: HistoryPolicy,
+    /// Corrections in a row after which it gives up.
+    pub max_corrections: u32,
+    /// Answers after which it gives up.
+    pub max_answers: u32,
+    /// How the model chooses its words. The seed is the episode's.
+    pub sampling: Sampling,
+}
+
+impl Default for ReactOptions {
+    fn default() -> Self {
+        Self {
+            history: HistoryPolicy::default(),
+            max_corrections: 5,
+            max_answers: 500,
+            sampling: Sampling::default(),
+        }
+    }
+}
+
+/// One model with tools.
+#[derive(Debug)]
+pub struct React {
+    model: Arc<dyn Model>,
+    options: ReactOptions,
+}
+
+impl React {
+    /// Takes the model, as it is outside of any episode.
+    pub fn new(model: Arc<dyn Model>, options: ReactOptions) -> Self {
+        Self { model, options }
+    }
+}
+
+#[async_trait]
+impl Agent for React {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let task = environment.task();
+        let aside = match rendering::amounts(&first.remaining) {
+            left if left.is_empty() => left,
+            left => format!("Left at the start: {left}"),
+        };
+        let system = prompt::system(task);
+        let history = History::new(self.options.history, system, prompt::task(task, &first), aside);
+        let sampling = Sampling { seed: Some(context.seed), ..self.options.sampling.clone() };
+        let mut session = Session {
+            model: &EpisodeModel::new(self.model.clone(), context),
+            options: &self.options,
+            sampling,
+            tools: tools(),
+            history,
+            loops: Loops::default(),
+            ids: BTreeSet::new(),
+            answers: 0,
+            in_a_row: 0,
+            corrections: BTreeMap::new(),
+            complaint: String::new(),
+        };
+        let outcome = session.drive(environment, context).await;
+        let reported = session.report(context);
+        outcome.and(reported)
+    }
+}
+
+/// One episode's conversation.
+struct Session<'a> {
+    model: &'a dyn Model,
+    options: &'a ReactOptions,
+    sampling: Sampling,
+    tools: Vec<Tool>,
+    history: History,
+    loops: Loops,
+    /// The names of all calls.
+    ids: BTreeSet<String>,
+    answers: u32,
+    /// Answers of which nothing could be used, since the last one of which something could.
+    in_a_row: u32,
+    corrections: BTreeMap<&'static str, u32>,
+    /// The last correction.
+    complaint: String,
+}
+
+impl Session<'_> {
+    async fn drive(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        while self.answers < self.options.max_answers {
+            let completion = self.ask(context).await?;
+            self.answers += 1;
+            if self.turn(&completion, environment, context).await?.is_break() {
+                return Ok(());
+            }
+            if self.in_a_row > self.options.max_corrections {
+                let what =
+                    format!("get an action out of the model: {} corrections in a row", self.in_a_row - 1);
+                return self.give_up(what, environment, context).await;
+            }
+        }
+        let what = format!("finish within {} answers of the model", self.answers);
+        self.give_up(what, environment, context).await
+    }
+
+    /// Has the model answer, after trimming what the policy says; more when the model says that it is too long.
+    async fn ask(&mut self, context: &Context) -> Result<Completion, AgentError> {
+        let cancelled = || AgentError::Environment(EnvironmentError::Cancelled);
+        let trimming = self.history.trim(self.model, &self.sampling);
+        let trimmed = context.cancel.run_until_cancelled(trimming).await.ok_or_else(cancelled)??;
+        if trimmed {
+            self.note_trimmed(context)?;
+        }
+        loop {
+            let request = Request {
+                role: "react".to_owned(),
+                messages: self.history.messages(),
+                tools: self.tools.clone(),
+                sampling: self.sampling.clone(),
+                ..Request::default()
+            };
+            let asking = self.model.complete(&request);
+            match context.cancel.run_until_cancelled(asking).await.ok_or_else(cancelled)? {
+                Err(ModelError::TooLong { .. }) if self.history.halve() => self.note_trimmed(context)?,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// Carries out what the model asked for, and adds the exchange to the conversation. Breaks when the episode is over.
+    async fn turn(
+        &mut self,
+        completion: &Completion,
+        environment: &mut dyn Environment,
+        context: &Context,
+    ) -> Result<ControlFlow<()>, AgentError> {
+        let answer = Answer::read(completion, &mut self.ids);
+        let mut messages = vec![answer.message()];
+        let mut problems: Vec<Problem> = answer.problem.into_iter().collect();
+        let (is_alone, mut acted, mut skipped, mut circle) = (answer.calls.len() == 1, false, 0, None);
+        let mut has_failed = false;
+        for call in answer.calls {
+            let (text, aside) = match call.action {
+                _ if has_failed => {
+                    skipped += 1;
+                    ("Not carried out: an earlier call of the same answer failed.".to_owned(), String::new())
+                }
+                Err(error) => {
+                    has_failed = true;
+                    let problem = Problem::BadCall(error);
+                    let text = problem.to_string();
+                    problems.push(problem);
+                    (text, String::new())
+                }
+                Ok(Action::Submit) if !is_alone => {
+                    has_failed = true;
+                    problems.push(Problem::SubmitBeside);
+                    (Problem::SubmitBeside.to_string(), String::new())
+                }
+                Ok(action) => {
+                    let transition = environment.step(action.clone()).await?;
+                    if transition.is_over() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    let seen = transition.observation;
+                    (acted, has_failed) = (true, !seen.is_ok());
+                    circle = self.loops.push(&action, &seen).or(circle);
+                    (rendering::observation(&seen), rendering::aside(&seen))
+                }
+            };
+            messages.push(Message::Tool { id: call.said.id, text, aside });
+        }
+        problems.extend((skipped > 0).then_some(Problem::Skipped(skipped)));
+        problems.extend(circle.map(Problem::Circle));
+        let is_useless = !acted || circle.is_some();
+        self.in_a_row = if is_useless { self.in_a_row + 1 } else { 0 };
+        self.note(&problems, context)?;
+        self.say(&mut messages, &problems);
+        self.history.push(messages);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Writes down what was wrong with an answer.
+    fn note(&mut self, problems: &[Problem], context: &Context) -> Result<(), AgentError> {
+        for problem in problems {
+            *self.corrections.entry(problem.kind()).or_default() += 1;
+            self.complaint = problem.to_string();
+            let total: u32 = self.corrections.values().sum();
+            let data = json!({ "problem": problem.kind(), "in_a_row": self.in_a_row, "total": total });
+            context.note_with("correction", self.complaint.clone(), data)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the model what its answer as a whole did wrong, and that its answers come to an end, below the last outcome.
+    fn say(&self, messages: &mut Vec<Message>, problems: &[Problem]) {
+        let is_said = |problem: &&Problem| {
+            !matches!(problem, Problem::BadCall(_) | Problem::SubmitBeside | Problem::Skipped(_))
+        };
+        let mut lines: Vec<String> = problems.iter().filter(is_said).map(ToString::to_string).collect();
+        let left = self.options.max_answers.saturating_sub(self.answers);
+        if left <= WARNED {
+            lines.push(format!("You have {left} answers left. Submit before they are used up."));
+        }
+        match messages.last_mut() {
+            _ if lines.is_empty() => {}
+            Some(Message::Tool { text, .. }) => {
+                text.push_str("\n\n");
+                text.push_str(&lines.join("\n"));
+            }
+            _ => messages.push(Message::user(lines.join("\n"))),
+        }
+    }
+
+    /// Submits what lies there.
+    async fn give_up(
+        &self,
+        what: String,
+        environment: &mut dyn Environment,
+        context: &Context,
+    ) -> Result<(), AgentError> {
+        context.note("give up", format!("submits what there is: failed to {what}"))?;
+        let transition = environment.step(Action::Submit).await?;
+        if transition.is_over() {
+            return Ok(());
+        }
+        let refusal = transition.observation.error.unwrap_or_default();
+        Err(AgentError::Failed { what, output: format!("{}\n{refusal}", self.complaint) })
+    }
+
+    fn note_trimmed(&self, context: &Context) -> Result<(), AgentError> {
+        let trimmed = self.history.trimmed();
+        let text =
+            format!("{} exchanges left out so far, about {} tokens", trimmed.exchanges, trimmed.tokens);
+        context.note_with("history", text, json!(trimmed))
+    }
+
+    /// Sums up the conversation for whoever reads the journal.
+    fn report(&self, context: &Context) -> Result<(), AgentError> {
+        let (trimmed, total) = (self.history.trimmed(), self.corrections.values().sum::<u32>());
+        let text =
+            format!("{} answers, {total} corrections, about {} tokens trimmed", self.answers, trimmed.tokens);
+        let data = json!({
+            "answers": self.answers,
+            "corrections": self.corrections,
+            "history": self.options.history,
+            "trimmed": trimmed,
+        });
+        context.note_with("react", text, data)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Which language model a command's agents ask, and where its answers are recorded or replayed from.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mlgym_agents::models::{Aliases, ModelError, ModelOptions, recorded_model};
+use mlgym_journal::Home;
+use serde_json::{Map, Value};
+
+use crate::failure::{Failure, Kind};
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// The agents' language model: URL#NAME, openai/NAME, anthropic/NAME, ollama/NAME, or an alias of mlgym.toml
+    #[arg(short, long, env = "MLGYM_MODEL", value_name = "MODEL")]
+    model: Option<String>,
+    /// Record what the model answers and how time passes, in a directory; what it already holds is not asked again
+    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
+    record: Option<PathBuf>,
+    /// Answer from a recording alone: no model is asked and no key is needed
+    #[arg(long, value_name = "DIR")]
+    replay: Option<PathBuf>,
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    /// The model, as people know it.
+    pub(crate) name: Option<String>,
+    options: ModelOptions,
+}
+
+impl ModelArguments {
+    /// Finds the model and checks that it could be asked, before anything is prepared for it.
+    pub(crate) fn choose(&self, home: &Home) -> Result<Choice, Failure> {
+        if let Some(recording) = &self.replay {
+            return self.replayed(recording, home);
+        }
+        let record = self.record.as_deref().map(absolute);
+        let Some(text) = &self.model else {
+            return Ok(Choice { name: None, options: ModelOptions { record, ..ModelOptions::default() } });
+        };
+        let spec = aliases(home)?.find(text)?;
+        spec.key.read().map_err(|error| {
+            let hint = format!("{}; a replay (--replay DIR) needs none", spec.key.describe());
+            Failure::new(Kind::Environment, error).hint(hint)
+        })?;
+        if let Some(record) = &record {
+            std::fs::create_dir_all(record).map_err(|error| {
+                let text = format!("make the recording {}", record.display());
+                Failure { kind: Kind::Environment, error: anyhow::Error::new(error).context(text) }
+            })?;
+        }
+        let name = Some(spec.name.clone());
+        Ok(Choice { name, options: ModelOptions { model: Some(spec), record, replay: None } })
+    }
+
+    fn replayed(&self, recording: &Path, home: &Home) -> Result<Choice, Failure> {
+        let recording = absolute(recording);
+        let name = recorded_model(&recording)?;
+        if let Some(text) = &self.model {
+            let asked = aliases(home)?.find(text)?.name;
+            if name.as_ref() != Some(&asked) {
+                let has = name
+                    .map_or_else(|| "no model\'s answers".to_owned(), |name| format!("answers of {name}"));
+                let text = format!("replay {}: it holds {has}, not of {asked}", recording.display());
+                return Err(Failure::message(Kind::Usage, text));
+            }
+        }
+        let options = ModelOptions { replay: Some(recording), ..ModelOptions::default() };
+        Ok(Choice { name, options })
+    }
+}
+
+impl Choice {
+    /// What the plan of an episode keeps of it.
+    pub(crate) fn options(&self) -> Map<String, Value> {
+        let mut options = Map::new();
+        self.options.write(&mut options);
+        options
+    }
+
+    /// Checks that a budget of money can be held.
+    pub(crate) fn can_be_priced(&self, usd: f64) -> Result<(), Failure> {
+        let Some(spec) = self.options.model.as_ref().filter(|spec| spec.price().is_none()) else {
+            return Ok(());
+        };
+        let text = format!(
+            "use a budget of {usd} US dollars: no price of {} is known; state it in mlgym.toml:\n  [models.NAME]\n  \
+             url = {:?}\n  name = {:?}\n  price = {{ prompt = 1.0, completion = 2.0 }}   # US dollars per million tokens",
+            spec.name, spec.url, spec.id
+        );
+        Err(Failure::message(Kind::Usage, text))
+    }
+}
+
+fn aliases(home: &Home) -> Result<Aliases, Failure> {
+    Ok(Aliases::load([Path::new(""), home.root()])?)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        let kind = match error {
+            ModelError::Cancelled => Kind::Interrupted,
+            ModelError::Recording { .. } | ModelError::NotRecorded { .. } | ModelError::Plan { .. } => {
+                Kind::Usage
+            }
+            _ => Kind::Environment,
+        };
+        Self::new(kind, error)
+    }
+}
