@@ -21,6 +21,7 @@ pub mod redteam;
 pub mod registry;
 mod rendering;
 pub mod replay;
+pub mod rivals;
 mod steps;
 pub mod tools;
 
