@@ -117,9 +117,22 @@ class Graph:
         """The same without oneself."""
         return _normalised(self.links)
 
-    @functools.lru_cache(maxsize=16)
+    @functools.cached_property
+    def mean(self):
+        """The plain mean over neighbours."""
+        degree = np.asarray(self.links.sum(axis=1)).ravel()
+        return (sparse.diags(1 / np.maximum(degree, 1e-12)) @ self.links).tocsr()
+
+    @functools.lru_cache(maxsize=4)
     def inputs(self, source):
-        """What nodes have: their `features`, or where they stand in the `structure` of the graph, or `both`."""
+        """What nodes have: their `features`, or where they stand in the `structure` of the graph, or `both`; `layers` is
+        what nodes have beside what their neighbours have and what these see."""
+        if source == "layers":
+            # Without oneself, so that where neighbours differ the difference stays to be seen.
+            own = self.inputs("features")
+            around = self.mean @ own
+            degree = np.log1p(np.diff(self.links.indptr))[:, None]
+            return np.hstack([own, around, self.mean @ around, degree])
         if source == "both":
             return np.hstack([self.inputs("features"), self.inputs("structure")])
         if source == "features" and self.features is not None:
@@ -133,7 +146,7 @@ class Graph:
         places = TruncatedSVD(count, random_state=0).fit_transform(walks)
         return places / max(places.std(), 1e-12)
 
-    @functools.lru_cache(maxsize=16)
+    @functools.lru_cache(maxsize=2)
     def spread(self, source, steps, restart):
         """The inputs, averaged over so many steps, each of which keeps a share of the start."""
         start = self.inputs(source)

@@ -56,7 +56,7 @@ table.to_csv(public() / "stars.csv", index=False)
 table[["id"]].assign(group=0).to_csv(public() / "sample_submission.csv", index=False)
 write_labels(table["id"], group, split)
 describe(
-    kind="tabular",
+    kind="clustering",
     task="clustering",
     metric="adjusted_rand",
     goal="maximize",
