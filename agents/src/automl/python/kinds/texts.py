@@ -83,7 +83,9 @@ class Texts(BaseEstimator, TransformerMixin):
         self.words, self.letters, self.spelling, self.counts, self.most = words, letters, spelling, counts, most
 
     def _tokens(self, table):
-        rows = [WORD.findall(text.lower()) for text in read(table, self.columns_)]
+        return self._corrected([WORD.findall(text.lower()) for text in read(table, self.columns_)])
+
+    def _corrected(self, rows):
         if self.spelling_ is None:
             return rows
         return [[self.spelling_.correct(word) for word in row] for row in rows]
@@ -101,7 +103,7 @@ class Texts(BaseEstimator, TransformerMixin):
         tokens = self._tokens(x)
         if self.spelling:
             self.spelling_ = Spelling().fit(tokens)
-            tokens = self._tokens(x)
+            tokens = self._corrected(tokens)
         # What only one row has teaches nothing about another, unless there are very few rows.
         least = 2 if len(x) > 200 else 1
         maker, more = (CountVectorizer, {}) if self.counts else (TfidfVectorizer, {"sublinear_tf": True})
@@ -113,10 +115,10 @@ class Texts(BaseEstimator, TransformerMixin):
             parts.append(self.by_words_.fit_transform(tokens))
         if self.letters:
             self.by_letters_ = maker(analyzer="char_wb", ngram_range=(2, int(self.letters)), **common)
-            parts.append(self.by_letters_.fit_transform(self._spelled(x)))
+            parts.append(self.by_letters_.fit_transform(self._letters(x)))
         return sparse.hstack(parts, format="csr")
 
-    def _spelled(self, table):
+    def _letters(self, table):
         return [text[:MOST_SPELLED] for text in read(table, self.columns_)]
 
     def transform(self, x):
@@ -124,7 +126,7 @@ class Texts(BaseEstimator, TransformerMixin):
         if self.by_words_ is not None:
             parts.append(self.by_words_.transform(self._tokens(x)))
         if self.by_letters_ is not None:
-            parts.append(self.by_letters_.transform(self._spelled(x)))
+            parts.append(self.by_letters_.transform(self._letters(x)))
         return sparse.hstack(parts, format="csr")
 
 
