@@ -201,11 +201,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_starter_suite_is_whole() {
+    fn the_built_in_suites_are_whole() {
         let cache = tempfile::tempdir().unwrap();
-        let suite = Suite::load("starter", cache.path()).unwrap();
-        assert!(suite.tasks.len() >= 5);
-        for task in &suite.tasks {
+        let load = |name: &String| Suite::load(name, cache.path()).unwrap();
+        let suites: Vec<_> = Suite::builtin_names().iter().map(load).collect();
+        let sizes: Vec<_> = suites.iter().map(|suite| (suite.name.as_str(), suite.tasks.len())).collect();
+        assert_eq!(sizes, [("kinds", 3), ("starter", 6)]);
+        for task in suites.iter().flat_map(|suite| &suite.tasks) {
             assert!(task.metric.is_ordered(), "{}", task.name);
             assert!(
                 task.baseline.is_some() && task.solution_dir().join("solve.sh").is_file(),
@@ -219,14 +221,14 @@ mod tests {
             );
         }
         let again = Suite::load("starter", cache.path()).unwrap();
-        assert_eq!(again.tasks[0].digest, suite.tasks[0].digest);
+        assert_eq!(again.tasks[0].digest, suites[1].tasks[0].digest);
     }
 
     #[test]
     fn a_mistyped_name_is_answered_with_the_nearest() {
         let cache = tempfile::tempdir().unwrap();
         let error = Suite::load("startre", cache.path()).unwrap_err().to_string();
-        assert_eq!(error, "find the suite \"startre\": did you mean \"starter\"? (known: starter)");
+        assert_eq!(error, "find the suite \"startre\": did you mean \"starter\"? (known: kinds, starter)");
         let suite = Suite::load("starter", cache.path()).unwrap();
         let error = suite.task("digist").unwrap_err().to_string();
         assert!(error.contains("did you mean \"digits\"?"), "{error}");

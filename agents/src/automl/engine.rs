@@ -24,9 +24,9 @@ const NO_PIPELINE: &str = "no pipeline for this kind of task";
 /// What a task's `dataset.json` says, as far as the host reads it; the scripts read the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// The kind of data: `tabular`, `image`, `forecast`.
+    /// The kind of data: `tabular`, `image`, `forecast`, `text`, `clustering`, `graph`.
     pub kind: String,
-    /// `classification`, `regression`.
+    /// `classification`, `regression`, `clustering`.
     pub task: String,
     /// The metric's name.
     pub metric: String,
@@ -145,6 +145,12 @@ impl<'a> Engine<'a> {
             .map_err(|error| Stop::Fallback(format!("{NO_PIPELINE} (dataset.json: {error})")))?;
         self.site.kind = Kind::find(&dataset.kind);
         self.site.metric.clone_from(&dataset.metric);
+        if let Some(index) = self.site.kind.and_then(|kind| kind.index) {
+            index.clone_into(&mut self.site.metric);
+            let text =
+                format!("there are no labels: what is measured is the {index}, and not {}", dataset.metric);
+            self.context.note("index", text)?;
+        }
         Ok(dataset)
     }
 
@@ -291,7 +297,9 @@ impl<'a> Engine<'a> {
         let ensemble =
             ensemble.ok_or_else(|| Stop::Fallback(format!("the ensemble failed:\n{}", explain(&seen))))?;
         let weights = json!(ensemble.weights);
-        let text = format!("cross-validated {} {:.5}: {weights}", self.site.metric, ensemble.raw);
+        let how =
+            if self.site.kind.is_some_and(|kind| kind.index.is_some()) { "" } else { "cross-validated " };
+        let text = format!("{how}{} {:.5}: {weights}", self.site.metric, ensemble.raw);
         let data = json!({ "weights": weights, "score": ensemble.raw, "error": ensemble.error });
         self.context.note_with("ensemble", text, data)?;
         Ok(ensemble)

@@ -7,16 +7,24 @@ pub struct Kind {
     pub name: &'static str,
     /// The text of `kind_<name>.py`, whose class `Data` is a `Kind` of `mlgym_model.py`.
     pub module: &'static str,
+    /// The modules that its module imports beside `mlgym_model.py`, as in its `Data.modules`.
+    pub needs: &'static [(&'static str, &'static str)],
+    /// What candidates are ranked by where the metric needs labels that nobody has; `None` is the metric itself.
+    pub index: Option<&'static str>,
     /// The candidates by the task in `dataset.json`, as the text of a knowledge file.
     pub knowledge: &'static [(&'static str, &'static str)],
 }
 
 /// All kinds.
-pub const KINDS: &[Kind] = &[TABULAR, IMAGE, FORECAST];
+pub const KINDS: &[Kind] = &[TABULAR, IMAGE, FORECAST, TEXT, CLUSTERING, GRAPH];
+
+const TEXTS: (&str, &str) = ("texts.py", include_str!("python/kinds/texts.py"));
 
 const TABULAR: Kind = Kind {
     name: "tabular",
     module: include_str!("python/kinds/kind_tabular.py"),
+    needs: &[TEXTS],
+    index: None,
     knowledge: &[
         ("classification", include_str!("knowledge/tabular-classification.toml")),
         ("regression", include_str!("knowledge/tabular-regression.toml")),
@@ -26,13 +34,44 @@ const TABULAR: Kind = Kind {
 const IMAGE: Kind = Kind {
     name: "image",
     module: include_str!("python/kinds/kind_image.py"),
+    needs: &[],
+    index: None,
     knowledge: &[("classification", include_str!("knowledge/image-classification.toml"))],
 };
 
 const FORECAST: Kind = Kind {
     name: "forecast",
     module: include_str!("python/kinds/kind_forecast.py"),
+    needs: &[],
+    index: None,
     knowledge: &[("regression", include_str!("knowledge/forecast.toml"))],
+};
+
+const TEXT: Kind = Kind {
+    name: "text",
+    module: include_str!("python/kinds/kind_text.py"),
+    needs: &[("kind_tabular.py", TABULAR.module), TEXTS],
+    index: None,
+    knowledge: &[
+        ("classification", include_str!("knowledge/text-classification.toml")),
+        ("regression", include_str!("knowledge/text-regression.toml")),
+    ],
+};
+
+const CLUSTERING: Kind = Kind {
+    name: "clustering",
+    module: include_str!("python/kinds/kind_clustering.py"),
+    needs: &[("kind_tabular.py", TABULAR.module), TEXTS],
+    index: Some("likelihood of the groups"),
+    knowledge: &[("clustering", include_str!("knowledge/clustering.toml"))],
+};
+
+const GRAPH: Kind = Kind {
+    name: "graph",
+    module: include_str!("python/kinds/kind_graph.py"),
+    needs: &[],
+    index: None,
+    knowledge: &[("classification", include_str!("knowledge/node-classification.toml"))],
 };
 
 impl Kind {

@@ -131,6 +131,6 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_has_no_pipeline() {
-        assert!(Knowledge::for_kind("graph", "classification").is_none());
+        assert!(Knowledge::for_kind("audio", "classification").is_none());
     }
 }

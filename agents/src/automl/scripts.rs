@@ -1,5 +1,7 @@
 //! The Python that runs in the sandbox: fixed modules, and a module generated from each candidate.
 
+use std::collections::BTreeMap;
+
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
@@ -36,13 +38,16 @@ const TEMPLATE: &str = include_str!("templates/candidate.py.j2");
 /// The fixed files that the engine needs for a kind of data, by name.
 pub fn files(kind: &Kind) -> Vec<(String, &'static str)> {
     let fixed = [COMMON, PREDICTING].into_iter().chain(PROGRAMS);
-    fixed.map(|(name, text)| (name.to_owned(), text)).chain([(kind.file(), kind.module)]).collect()
+    let needed = fixed.chain(kind.needs.iter().copied()).map(|(name, text)| (name.to_owned(), text));
+    needed.chain([(kind.file(), kind.module)]).collect()
 }
 
 /// The modules that read any task's data, whatever its kind.
 pub(crate) fn modules() -> Vec<(String, &'static str)> {
-    let fixed = [COMMON, PREDICTING].into_iter().map(|(name, text)| (name.to_owned(), text));
-    fixed.chain(KINDS.iter().map(|kind| (kind.file(), kind.module))).collect()
+    let needed = KINDS.iter().flat_map(|kind| kind.needs.iter().copied());
+    let fixed = [COMMON, PREDICTING].into_iter().chain(needed).map(|(name, text)| (name.to_owned(), text));
+    let all: BTreeMap<_, _> = fixed.chain(KINDS.iter().map(|kind| (kind.file(), kind.module))).collect();
+    all.into_iter().collect()
 }
 
 /// Returns the command that runs a program with the libraries loaded already.

@@ -56,6 +56,11 @@ class Problem:
         """The number of classes; None where a number is predicted."""
         return len(self.classes) if IS_CLASSES else None
 
+    def score(self, y, predicted):
+        """The task's metric, or where there is no target to measure it by, the kind's own index. More is better."""
+        own = self.kind.score(self, y, predicted)
+        return score(y, predicted) if own is None else own
+
     def _folds(self):
         from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
@@ -96,9 +101,9 @@ def in_the_metric(value):
     return float(value if SPEC["goal"] == "maximize" else -value)
 
 
-def smooth_score(y, predicted):
+def smooth_score(problem, y, predicted):
     """The metric with a little of a smooth one in it, so that ties of a coarse metric are broken sensibly."""
-    value = score(y, predicted)
+    value = problem.score(y, predicted)
     if SPEC["metric"] in ("accuracy", "f1"):
         p = np.clip(predicted[np.arange(len(y)), y], 1e-6, 1)
         return value + 0.01 * float(np.mean(np.log(p)))
@@ -111,7 +116,7 @@ def error_of(problem, oof, known):
     for _, held_out in problem.folds[: problem.once]:
         rows = held_out[known[held_out]]
         try:
-            values.append(score(problem.y[rows], oof[rows]))
+            values.append(problem.score(problem.y[rows], oof[rows]))
         except ValueError:
             # A class that a fold lacks has no score of its own there.
             continue
@@ -125,6 +130,9 @@ def evaluate(problem, make, deadline=None):
     Test predictions are the mean over the folds' models where the kind of data allows it. When time runs short,
     repetitions of the folds are left out; when not even every row can be predicted once, the candidate is given up.
     """
+    own = problem.kind.evaluate(problem, make)
+    if own is not None:
+        return *own, float(problem.score(problem.y, own[0]))
     shape = (len(problem.y), problem.count) if IS_CLASSES else (len(problem.y),)
     total, times, tests, fitted = np.zeros(shape), np.zeros(len(problem.y)), 0.0, 0
     started = time.monotonic()
@@ -145,7 +153,7 @@ def evaluate(problem, make, deadline=None):
     oof[known] = total[known] / (times[known, None] if IS_CLASSES else times[known])
     if not problem.kind.mean_of_folds:
         tests, fitted = predict(make().fit(problem.x, problem.y), problem.x_test, problem.count), 1
-    return oof, tests / fitted, float(smooth_score(problem.y[known], oof[known]))
+    return oof, tests / fitted, float(smooth_score(problem, problem.y[known], oof[known]))
 
 
 def known_rows(oof):
@@ -160,7 +168,7 @@ def finish(name, problem, oof, test, value, parameters=None):
         raise SystemExit("the predictions are not finite")
     known = known_rows(oof)
     np.savez(OUT / f"{name}.npz", oof=oof, test=test)
-    raw = in_the_metric(score(problem.y[known], oof[known]))
+    raw = in_the_metric(problem.score(problem.y[known], oof[known]))
     error = error_of(problem, oof, known)
     print(json.dumps({"name": name, "score": value, "raw": raw, "error": error, "parameters": parameters or {}}))
 

@@ -4,7 +4,7 @@ Candidates are added with replacement while the metric improves ("Ensemble selec
 shares of the additions.
 """
 
-from automl_common import OUT, Problem, error_of, in_the_metric, json, known_rows, np, score, smooth_score, sys, write_submission
+from automl_common import OUT, Problem, error_of, in_the_metric, json, known_rows, np, smooth_score, sys, write_submission
 
 problem = Problem(int(sys.argv[1]))
 names = sys.argv[2:]
@@ -14,9 +14,10 @@ for arrays in kept.values():
     known &= known_rows(arrays["oof"])
 y = problem.y[known]
 oof = {name: arrays["oof"][known] for name, arrays in kept.items()}
+names = problem.kind.finalists(problem, oof) or names
 total, chosen, best = 0.0, [], -np.inf
 for _ in range(30):
-    trials = {name: smooth_score(y, (total + oof[name]) / (len(chosen) + 1)) for name in names}
+    trials = {name: smooth_score(problem, y, (total + oof[name]) / (len(chosen) + 1)) for name in names}
     name = max(trials, key=trials.get)
     # An addition must be worth it, so that noise does not fill the ensemble.
     if chosen and trials[name] <= best + 1e-6 * abs(best):
@@ -27,5 +28,5 @@ weights = {name: chosen.count(name) / len(chosen) for name in sorted(set(chosen)
 test = sum(weight * kept[name]["test"] for name, weight in weights.items())
 write_submission(problem, test)
 whole = sum(weight * kept[name]["oof"] for name, weight in weights.items())
-raw = in_the_metric(score(y, whole[known]))
+raw = in_the_metric(problem.score(y, whole[known]))
 print(json.dumps({"weights": weights, "score": best, "raw": raw, "error": error_of(problem, whole, known)}))

@@ -23,6 +23,9 @@ class Kind:
     something to remember. The other methods are asked in training only.
     """
 
+    # Further modules that a model of this kind needs to be loaded, and to predict.
+    modules = ()
+
     # Whether test rows are predicted by the mean over the folds' models, or by one that is fitted on everything.
     mean_of_folds = True
 
@@ -45,6 +48,18 @@ class Kind:
     def folds(self, problem):
         """Pairs of row numbers to fit on and to predict; with the number of them after which every row that can be
         predicted has been. None stands for the usual repeated k-fold."""
+        return None
+
+    def evaluate(self, problem, make):
+        """What a model says of the training and of the test rows, where folds have no meaning; None stands for them."""
+        return None
+
+    def score(self, problem, y, predicted):
+        """How good predictions are where nothing is known to measure the task's metric by; None stands for the metric."""
+        return None
+
+    def finalists(self, problem, predicted):
+        """The results that an ensemble may be made of, by name, from what each predicts; None stands for all."""
         return None
 
     def facts(self, problem):
@@ -118,7 +133,8 @@ def submission_of(spec, classes, ids, predicted):
     columns = spec["submission"]["columns"]
     submission = pd.DataFrame({spec["id"]: ids})
     if classes is None:
-        submission[columns[0]] = predicted
+        groups = spec["submission"]["prediction"] == "group"
+        submission[columns[0]] = np.asarray(predicted).astype(int) if groups else predicted
     elif spec["submission"]["prediction"] == "class":
         submission[columns[0]] = [classes[index] for index in predicted.argmax(axis=1)]
     elif len(columns) == 1:

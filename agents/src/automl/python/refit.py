@@ -13,7 +13,7 @@ from mlgym_model import Predictor
 
 seed, directory, members = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
 problem = Problem(seed)
-fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}"]
+fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}", *problem.kind.modules]
 for member in members:
     module = f"candidate_{member['candidate']}"
     modules.append(module)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from mlgym_model import Kind
+from texts import Directions, Wide, text_columns
 
 
 def looks_like_dates(column):
@@ -29,6 +30,8 @@ def split_dates(table, origin):
 class Data(Kind):
     """Turns tables as they are stored into columns of numbers and words."""
 
+    modules = ("texts",)
+
     def fit(self, table):
         table = self.without_id(table)
         dates = [name for name in table.columns if looks_like_dates(table[name])]
@@ -41,6 +44,7 @@ class Data(Kind):
     def facts(self, problem):
         numbers, few, many = columns_of(problem.x)
         facts = {"numbers": len(numbers), "few": len(few), "many": len(many), "features": problem.x.shape[1]}
+        facts["texts"] = len(text_columns(problem.x))
         return facts | {"missing": float(problem.x.isna().mean().mean())}
 
 
@@ -64,11 +68,13 @@ class Features:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransformer, StandardScaler, TargetEncoder
 
-        numbers, few, many = columns_of(x)
+        texts = text_columns(x)
+        numbers, few, many = columns_of(x.drop(columns=texts))
         if self.kind == "trees":
             coder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
             target = TargetEncoder(random_state=0, target_type="continuous")
             parts = [("numbers", "passthrough", numbers), ("few", coder, few), ("many", target, many)]
+            parts.append(("texts", Directions(), texts))
         else:
             fill = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
             hot = OneHotEncoder(handle_unknown="ignore", min_frequency=5, sparse_output=False)
@@ -77,6 +83,7 @@ class Features:
             straight = [name for name in numbers if name not in skewed]
             power = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), PowerTransformer())
             parts = [("power", power, skewed), ("numbers", fill, straight), ("few", hot, few), ("many", target, many)]
+            parts.append(("texts", make_pipeline(Directions(), StandardScaler()), texts))
         self.transformer = ColumnTransformer([part for part in parts if part[2]], sparse_threshold=0)
         self.first = self.transformer.fit_transform(x, y)
         return self
