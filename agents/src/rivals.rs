@@ -67,7 +67,7 @@ impl AgentFactory for Rivals {
         match (rival, seconds) {
             (Some(rival), Some(seconds)) => Some(Box::new(RivalAgent { rival, seconds })),
             (Some(_), None) => None,
-            (None, _) => Agents.create(plan),
+            (None, _) => Agents::default().create(plan),
         }
     }
 }
@@ -132,6 +132,6 @@ mod tests {
             assert!(Rivals.create(&plan(agent, &seconds)).is_some(), "{agent}");
         }
         assert!(Rivals.create(&plan("flaml", &serde_json::json!({}))).is_none());
-        assert!(Agents.create(&plan("flaml", &seconds)).is_none());
+        assert!(Agents::default().create(&plan("flaml", &seconds)).is_none());
     }
 }
