@@ -12,6 +12,7 @@ pub mod dag;
 mod fake;
 pub mod history;
 pub mod human;
+pub mod memory;
 pub mod models;
 pub mod options;
 pub mod oracle;

@@ -35,6 +35,9 @@ pub struct AgentOptions {
     /// What the user demands of the model that `automl` makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
+    /// Whether `automl` recalls what worked in earlier runs of this home, and remembers this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory: bool,
     /// Corrections in a row after which an agent gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_corrections: Option<u32>,
@@ -69,12 +72,13 @@ pub enum OptionsError {
 }
 
 /// Which agents take which option.
-const TAKERS: [(&str, &[&str]); 7] = [
+const TAKERS: [(&str, &[&str]); 8] = [
     ("command", &["command"]),
     ("directory", &["command"]),
     ("journal", &["replay"]),
     ("history", &["react"]),
     ("plans", &["automl"]),
+    ("memory", &["automl"]),
     ("constraints", &["automl"]),
     ("max-corrections", &["react", "command"]),
 ];
@@ -115,6 +119,7 @@ impl AgentOptions {
             "command" => self.command.is_some(),
             "journal" => self.journal.is_some(),
             "history" => self.history.is_some(),
+            "memory" => self.memory,
             "plans" => self.plans.is_some(),
             "constraints" => !self.constraints.is_empty(),
             "max-corrections" => self.max_corrections.is_some(),
@@ -181,6 +186,7 @@ mod tests {
             history: Some(HistoryPolicy::Last(9)),
             max_corrections: Some(2),
             plans: None,
+            memory: false,
             constraints: Vec::new(),
         }
     }

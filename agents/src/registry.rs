@@ -9,8 +9,10 @@ use mlgym_tasks::nearest;
 use serde::Serialize;
 
 use crate::automl::AutoMl;
+use crate::automl::pipeline::Options;
 use crate::command::Command;
 use crate::human::{Desk, Human};
+use crate::memory::Memory;
 use crate::models::{Model, ModelError, Models, taped, unequipped};
 use crate::options::{AgentOptions, OptionsError};
 use crate::oracle::{Baseline, Noop, Oracle};
@@ -68,18 +70,25 @@ fn hint(nearest: Option<&str>) -> String {
 pub struct Agents {
     models: Arc<Models>,
     desk: Option<Desk>,
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl Agents {
     /// Makes agents of these models.
     pub fn with(models: Models) -> Self {
-        Self { models: Arc::new(models), desk: None }
+        Self { models: Arc::new(models), desk: None, memory: None }
     }
 
     /// Gives a person a place, for the agent `human`.
     #[must_use]
     pub fn at(self, desk: Desk) -> Self {
         Self { desk: Some(desk), ..self }
+    }
+
+    /// Gives agents a memory of earlier runs, for plans that ask for it.
+    #[must_use]
+    pub fn remembering(self, memory: Arc<dyn Memory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Makes the model of a planned episode; `None` where the plan has none.
@@ -114,7 +123,10 @@ impl AgentFactory for Agents {
             Err(error) => return Some(misfit(plan, &error)),
         };
         let agent: Box<dyn Agent> = match plan.agent.as_str() {
-            "automl" => Box::new(AutoMl::new(model, options.automl())),
+            "automl" => {
+                let memory = self.memory.clone().filter(|_| options.memory);
+                Box::new(AutoMl::new(model, Options { memory, ..options.automl() }))
+            }
             "baseline" => Box::new(Baseline),
             "command" => match options.program() {
                 Ok(program) => Box::new(Command::new(program)),

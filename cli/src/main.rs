@@ -6,6 +6,7 @@
 mod app;
 mod commands;
 mod failure;
+mod memory;
 mod output;
 mod progress;
 mod session;

@@ -84,7 +84,7 @@ pub enum LeaderboardError {
     Runs(#[from] RunError),
 }
 
-fn query(verb: &'static str) -> impl FnOnce(sqlx::Error) -> LeaderboardError {
+pub(crate) fn query(verb: &'static str) -> impl FnOnce(sqlx::Error) -> LeaderboardError {
     move |source| LeaderboardError::Query { verb, source }
 }
 
@@ -256,6 +256,10 @@ impl Leaderboard {
             source => LeaderboardError::Migrate { path: path.to_owned(), source },
         })?;
         Ok(Self { pool })
+    }
+
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.pool
     }
 
     /// Stores an episode; one that is there already is replaced.

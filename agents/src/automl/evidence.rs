@@ -60,7 +60,12 @@ impl Note {
 }
 
 /// Retrieves what is known for a case, the most specific first; the same for the same case.
-pub(crate) fn retrieve(dataset: &Dataset, profile: &Profile, remembered: &[Evidence]) -> Vec<Evidence> {
+pub(crate) fn retrieve(
+    dataset: &Dataset,
+    knowledge: &Knowledge,
+    profile: &Profile,
+    remembered: &[Evidence],
+) -> Vec<Evidence> {
     let profile_text = serde_json::to_string(profile).unwrap_or_default();
     let mut found = vec![Evidence { id: "profile".to_owned(), text: profile_text }];
     found.extend(remembered.iter().cloned());
@@ -72,13 +77,11 @@ pub(crate) fn retrieve(dataset: &Dataset, profile: &Profile, remembered: &[Evide
     let note =
         |(_, note): (usize, &Note)| Evidence { id: format!("note:{}", note.id), text: note.text.clone() };
     found.extend(ranked.into_iter().take(MOST_NOTES).map(note));
-    if let Some(knowledge) = Knowledge::for_kind(&dataset.kind, &dataset.task) {
-        let of_knowledge = knowledge.suitable(profile).into_iter().map(|candidate| Evidence {
-            id: format!("knowledge:{}", candidate.name),
-            text: format!("{}: `{}`", candidate.why, candidate.model),
-        });
-        found.extend(of_knowledge);
-    }
+    let of_knowledge = knowledge.suitable(profile).into_iter().map(|candidate| Evidence {
+        id: format!("knowledge:{}", candidate.name),
+        text: format!("{}: `{}`", candidate.why, candidate.model),
+    });
+    found.extend(of_knowledge);
     found
 }
 
@@ -91,7 +94,10 @@ mod tests {
             serde_json::from_value(serde_json::json!({ "kind": kind, "task": task, "metric": metric }))
                 .unwrap();
         let profile: Profile = serde_json::from_value(facts).unwrap();
-        retrieve(&dataset, &profile, &[]).into_iter().map(|evidence| evidence.id).collect()
+        retrieve(&dataset, &Knowledge::for_kind(kind, task).unwrap(), &profile, &[])
+            .into_iter()
+            .map(|evidence| evidence.id)
+            .collect()
     }
 
     #[test]

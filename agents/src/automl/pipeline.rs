@@ -17,11 +17,13 @@ use crate::automl::constraint::Constraint;
 use crate::automl::engine::{Dataset, Engine, Stop};
 use crate::automl::evidence::{Evidence, retrieve};
 use crate::automl::judge::{self, Standing};
-use crate::automl::knowledge::{Knowledge, Profile};
-use crate::automl::plan::Execution;
+use crate::automl::knowledge::{Candidate, Knowledge, Profile};
+use crate::automl::plan::{Execution, Trained};
 use crate::automl::planning::{self, Case, Planned};
+use crate::automl::scripts::slug;
 use crate::automl::search::{self, Attempt, Branch, Demands};
 use crate::automl::{prompts, request};
+use crate::memory::{Experience, Member, Memory, Recollection, Traits};
 use crate::models::Model;
 
 /// How the pipeline is to work.
@@ -33,11 +35,13 @@ pub struct Options {
     pub rounds: u32,
     /// What the user demands of the result.
     pub constraints: Vec<Constraint>,
+    /// What worked before; nothing is recalled or remembered without one.
+    pub memory: Option<Arc<dyn Memory>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { plans: None, rounds: 3, constraints: Vec::new() }
+        Self { plans: None, rounds: 3, constraints: Vec::new(), memory: None }
     }
 }
 
@@ -80,6 +84,39 @@ struct Known {
     profile: Profile,
     request: request::ParsedRequest,
     evidence: Vec<Evidence>,
+    recollection: Recollection,
+    traits: Traits,
+}
+
+impl Known {
+    /// What a plan came to, as it is remembered.
+    fn experience(&self, attempt: &Attempt, validated: Option<f64>) -> Option<Experience> {
+        let execution = attempt.execution.as_ref()?;
+        let candidates = &attempt.planned.plan.candidates;
+        let of_module =
+            |module: &str| candidates.iter().find(|candidate| slug(&candidate.name) == slug(module));
+        // A candidate of the knowledge base needs no recipe; a skill is none of it, though it was added for this run.
+        let recipe = |candidate: &Candidate| {
+            let is_known = self.knowledge.candidates.iter().any(|known| known.name == candidate.name);
+            let is_skill = self.recollection.skills().iter().any(|skill| skill.model == candidate.model);
+            (!is_known || is_skill).then(|| candidate.clone())
+        };
+        let member = |(trained, weight): (&Trained, f64)| {
+            let candidate = of_module(&trained.candidate);
+            Member {
+                name: candidate.map_or_else(|| trained.name.clone(), |candidate| candidate.name.clone()),
+                weight,
+                recipe: candidate.and_then(recipe),
+            }
+        };
+        Some(Experience {
+            traits: self.traits.clone(),
+            plan: attempt.planned.plan.name.clone(),
+            validated,
+            members: execution.members().map(member).collect(),
+            broken: execution.broken.iter().filter_map(|broken| recipe(of_module(&broken.name)?)).collect(),
+        })
+    }
 }
 
 impl Pipeline<'_> {
@@ -87,12 +124,15 @@ impl Pipeline<'_> {
     pub(crate) async fn solve(&self, engine: &mut Engine<'_>) -> Result<Winner, Stop> {
         let dataset = engine.dataset().await?;
         let request = self.read_request(Some(&dataset)).await?;
-        let knowledge = Engine::knowledge(&dataset)?;
+        let mut knowledge = Engine::knowledge(&dataset)?;
         let profile = engine.profile().await?;
-        let evidence = retrieve(&dataset, &profile, &[]);
+        let traits = Traits::new(&dataset.kind, &dataset.task, &dataset.metric, &profile);
+        let recollection = self.recall(&traits).await?;
+        recollection.enrich(&mut knowledge);
+        let evidence = retrieve(&dataset, &knowledge, &profile, &recollection.evidence());
         let text = format!("{} pieces of evidence", evidence.len());
         self.context.note_with("evidence", text, json!({ "profile": profile, "evidence": evidence }))?;
-        let known = Known { dataset, knowledge, profile, request, evidence };
+        let known = Known { dataset, knowledge, profile, request, evidence, recollection, traits };
         let mut failures = Vec::new();
         let mut fallback: Option<Box<Attempt>> = None;
         for round in 0..=self.rounds() {
@@ -103,7 +143,7 @@ impl Pipeline<'_> {
                 round,
             };
             let attempts = search::carry_out(engine, self.context, plans, &demands).await?;
-            match self.choose(engine, attempts, round, &mut failures).await? {
+            match self.choose(engine, attempts, (&known, round), &mut failures).await? {
                 Choice::Winner(winner) => return Ok(winner),
                 // The latest is as good as any that did not pass, and its files are there.
                 Choice::Failed(attempt) => fallback = attempt.or(fallback),
@@ -119,6 +159,27 @@ impl Pipeline<'_> {
             }
             None => Err(Stop::Fallback(reason)),
         }
+    }
+
+    /// Recalls what worked before. A memory that cannot be used costs its hints, and no episode.
+    async fn recall(&self, traits: &Traits) -> Result<Recollection, Stop> {
+        let Some(memory) = &self.options.memory else { return Ok(Recollection::default()) };
+        match memory.recall(&traits.kind, &traits.task).await {
+            Ok(remembered) => Ok(Recollection::of(traits, remembered)),
+            Err(error) => {
+                self.context.note("memory", format!("nothing is recalled: {}", chain(&error)))?;
+                Ok(Recollection::default())
+            }
+        }
+    }
+
+    /// Keeps what passed all checks for the next time.
+    async fn remember(&self, experience: Option<Experience>) -> Result<(), Stop> {
+        let (Some(memory), Some(experience)) = (&self.options.memory, experience) else { return Ok(()) };
+        if let Err(error) = memory.remember(&experience).await {
+            self.context.note("memory", format!("nothing is remembered: {}", chain(&error)))?;
+        }
+        Ok(())
     }
 
     /// Without a model a second round would plan the same.
@@ -163,8 +224,9 @@ impl Pipeline<'_> {
         self.context.note("plan", text)?;
         let forbidden = self.options.forbidden();
         let demands: Vec<String> = self.options.constraints.iter().map(ToString::to_string).collect();
-        let by_knowledge =
-            |count| planning::by_knowledge(&known.knowledge, &known.profile, count, &forbidden);
+        let by_knowledge = |count| {
+            planning::by_knowledge(&known.knowledge, &known.profile, count, &forbidden, &known.recollection)
+        };
         let Some(model) = &self.model else {
             let plans = by_knowledge(count);
             for planned in &plans {
@@ -176,6 +238,7 @@ impl Pipeline<'_> {
             instruction: &self.task.instruction,
             request: &known.request,
             dataset: &known.dataset,
+            knowledge: &known.knowledge,
             profile: &known.profile,
             evidence: &known.evidence,
             constraints: &demands,
@@ -250,7 +313,7 @@ impl Pipeline<'_> {
         &self,
         engine: &mut Engine<'_>,
         attempts: Vec<Attempt>,
-        round: u32,
+        (known, round): (&Known, u32),
         failures: &mut Vec<String>,
     ) -> Result<Choice, Stop> {
         let mut standing = Vec::new();
@@ -281,7 +344,8 @@ impl Pipeline<'_> {
             let Some(chosen) = self.select(engine, &mut standing, round).await? else { break };
             let mut attempt = standing.swap_remove(chosen);
             match self.check(engine, &mut attempt, round).await? {
-                Checked::Passed => {
+                Checked::Passed(validated) => {
+                    self.remember(known.experience(&attempt, validated)).await?;
                     for other in standing {
                         if let Some(branch) = other.branch {
                             branch.discard().await?;
@@ -425,7 +489,8 @@ impl Pipeline<'_> {
         let verdict = judge::implementation(&facts);
         let (passed, reason) = (verdict.passed(), verdict.reason.clone());
         self.context.verdict(verdict)?;
-        Ok(if passed { Checked::Passed } else { Checked::Failed(reason) })
+        let normalised = validated.and_then(|raw| self.task.metric.normalise(raw));
+        Ok(if passed { Checked::Passed(normalised) } else { Checked::Failed(reason) })
     }
 }
 
@@ -435,9 +500,16 @@ enum Choice {
 }
 
 enum Checked {
-    Passed,
+    /// With the normalised score on the validation split, where there is one.
+    Passed(Option<f64>),
     /// It can be handed in, and should not be.
     Failed(String),
     /// It cannot.
     Unusable(String),
+}
+
+/// Writes an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

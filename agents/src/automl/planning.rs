@@ -18,6 +18,7 @@ use crate::automl::plan::Plan;
 use crate::automl::prompts;
 use crate::automl::request::ParsedRequest;
 use crate::automl::scripts::slug;
+use crate::memory::Recollection;
 use crate::models::Model;
 
 /// So many candidates each of the two agents may add to a plan.
@@ -41,6 +42,7 @@ pub(crate) struct Case<'a> {
     pub(crate) instruction: &'a str,
     pub(crate) request: &'a ParsedRequest,
     pub(crate) dataset: &'a Dataset,
+    pub(crate) knowledge: &'a Knowledge,
     pub(crate) profile: &'a Profile,
     pub(crate) evidence: &'a [Evidence],
     /// What the user demands of the result, in words.
@@ -109,13 +111,17 @@ pub(crate) fn by_knowledge(
     profile: &Profile,
     count: usize,
     forbidden: &[String],
+    recollection: &Recollection,
 ) -> Vec<Planned> {
-    let suitable: Vec<Candidate> = knowledge
+    let mut suitable: Vec<Candidate> = knowledge
         .suitable(profile)
         .into_iter()
         .filter(|candidate| forbidden_import(&candidate.imports, "", forbidden).is_none())
         .cloned()
         .collect();
+    // What was part of what was handed in on such data has its turn first.
+    let merit = |candidate: &Candidate| recollection.merit(&candidate.name);
+    suitable.sort_by(|a, b| merit(b).total_cmp(&merit(a)));
     let is_tree = |candidate: &Candidate| {
         ["Boost", "LGBM", "Forest", "Trees"].iter().any(|word| candidate.model.contains(word))
     };
@@ -131,7 +137,8 @@ pub(crate) fn by_knowledge(
         .take(count.max(1))
         .map(|(name, why, candidates)| {
             let evidence = candidates.iter().map(|candidate| format!("knowledge:{}", candidate.name));
-            let evidence = std::iter::once("profile".to_owned()).chain(evidence).collect();
+            let remembered = recollection.evidence().into_iter().map(|evidence| evidence.id);
+            let evidence = std::iter::once("profile".to_owned()).chain(remembered).chain(evidence).collect();
             Planned { plan: Plan::new(name, why, candidates), evidence }
         })
         .collect()
@@ -139,10 +146,10 @@ pub(crate) fn by_knowledge(
 
 /// Draws one plan, and has both agents add to it.
 pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Result<Planned, AskError> {
-    let knowledge = Knowledge::for_kind(&case.dataset.kind, &case.dataset.task);
-    let suitable: Vec<Candidate> = knowledge
-        .iter()
-        .flat_map(|knowledge| knowledge.suitable(case.profile))
+    let suitable: Vec<Candidate> = case
+        .knowledge
+        .suitable(case.profile)
+        .into_iter()
         .filter(|candidate| forbidden_import(&candidate.imports, "", case.forbidden).is_none())
         .cloned()
         .collect();
@@ -212,6 +219,8 @@ fn assemble(
     }
     let mut plan = Plan::new(&draft.value.name, &draft.value.why, candidates);
     plan.tuned = draft.value.tuned;
+    // Time passed while the plan was made, and a round may follow.
+    plan.share = 0.6;
     Ok(Planned { plan, evidence })
 }
 

@@ -14,6 +14,7 @@ use mlgym_tasks::Task;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Kind};
+use crate::memory::HomeMemory;
 use crate::output::hanging;
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
@@ -102,10 +103,14 @@ pub(crate) async fn execute(
 ) -> Result<RunReport, Failure> {
     let (manifest, lock, ready) = plan;
     let (sender, mut events) = mpsc::unbounded_channel();
+    let mut agents = Agents::with(Models::watched_by(Arc::new(progress.clone())));
+    if let Some(leaderboard) = leaderboard {
+        agents = agents.remembering(Arc::new(HomeMemory(leaderboard.clone())));
+    }
     let runner = Runner {
         home: home.clone(),
         backend: engine.backend.clone(),
-        agents: Arc::new(Agents::with(Models::watched_by(Arc::new(progress.clone())))),
+        agents: Arc::new(agents),
         watchers: Some(sender),
         allowed: session.allowed(),
         gpus: Session::gpus(ready.values().map(|ready| ready.task.as_ref())),
