@@ -21,7 +21,7 @@ use super::failure::{Failure, LastResort, Remedy};
 use super::graph::{GraphError, TaskGraph};
 use super::id::NodeId;
 use super::node::{Kind, Skip, State};
-use super::rank::Ranks;
+use super::rank::Queue;
 use super::roles::{Admission, Assignment, Work};
 
 /// What a task brings back.
@@ -57,7 +57,7 @@ pub(super) struct Run<'a, T, O> {
     parts: Parts<T, O>,
     graph: TaskGraph<T, O>,
     sink: &'a mut dyn DagSink<T, O>,
-    ranks: Ranks,
+    queue: Queue,
     tasks: JoinSet<Report<T, O>>,
     names: HashMap<Id, NodeId>,
     running: BTreeMap<NodeId, Running>,
@@ -79,7 +79,7 @@ where
             parts,
             graph,
             sink,
-            ranks: Ranks::default(),
+            queue: Queue::default(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             running: BTreeMap::new(),
@@ -154,7 +154,37 @@ where
     /// Changes the graph by an event, which is written down.
     fn record(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
         self.graph.apply(event)?;
+        self.queue_after(event)?;
         self.write(event)
+    }
+
+    /// Queues what may start after an event.
+    fn queue_after(&mut self, event: &DagEvent<T, O>) -> Result<(), GraphError> {
+        match event {
+            DagEvent::Finished { node, .. }
+            | DagEvent::Yielded { node, .. }
+            | DagEvent::Skipped { node, .. } => {
+                for waiting in &self.graph.node(node)?.needed_by {
+                    self.queue.add(&self.graph, waiting);
+                }
+            }
+            DagEvent::Failed { node, .. } => {
+                self.queue.add(&self.graph, node);
+                for waiting in &self.graph.node(node)?.needed_by {
+                    self.queue.add(&self.graph, waiting);
+                }
+            }
+            DagEvent::Expanded { node, .. } | DagEvent::Replanned { node, .. } => {
+                for child in &self.graph.node(node)?.children {
+                    self.queue.add(&self.graph, child);
+                }
+            }
+            DagEvent::Began { .. } | DagEvent::Retried { .. } | DagEvent::Edited { .. } => {
+                self.queue.rebuild(&self.graph);
+            }
+            DagEvent::Started { .. } | DagEvent::Paused | DagEvent::Resumed | DagEvent::Ended { .. } => {}
+        }
+        Ok(())
     }
 
     fn write(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
@@ -180,25 +210,21 @@ where
 
     /// Returns the node that starts next.
     fn choose(&mut self) -> Option<NodeId> {
-        let may_start = |id: &&NodeId| !self.falling.keys().any(|top| id.is_within(top));
-        let mut candidates = self.graph.ready.iter().filter(may_start).peekable();
-        let mut best: Option<(f64, &[u32], &NodeId)> = None;
-        while let Some(id) = candidates.next() {
-            if best.is_none() && candidates.peek().is_none() {
-                return Some(id.clone());
-            }
-            let Some(node) = self.graph.get(id.as_str()) else { continue };
-            let rank = match &self.parts.priority {
-                Some(priority) => priority(&self.graph, node),
-                None => self.ranks.remaining(&self.graph, id),
+        let Some(priority) = &self.parts.priority else {
+            return loop {
+                let id = self.queue.take(&self.graph)?;
+                // What falls is about to be skipped.
+                if !self.is_falling(&id) {
+                    break Some(id);
+                }
             };
-            let is_better = best.is_none_or(|(highest, place, _)| {
-                rank.total_cmp(&highest).then_with(|| place.cmp(&node.place)).is_gt()
-            });
-            if is_better {
-                best = Some((rank, &node.place, id));
-            }
-        }
+        };
+        let may_start = self.graph.ready.iter().filter(|id| !self.is_falling(id));
+        let ranked = may_start.filter_map(|id| {
+            let node = self.graph.get(id.as_str())?;
+            Some((priority(&self.graph, node), std::cmp::Reverse(&node.place), id))
+        });
+        let best = ranked.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
         best.map(|(_, _, id)| id.clone())
     }
 
@@ -419,9 +445,7 @@ where
     /// Ends a composite whose sub-nodes are all settled.
     fn conclude(&mut self, id: &NodeId) -> Result<(), DagError> {
         let Some(node) = self.graph.get(id.as_str()) else { return Ok(()) };
-        let is_settled = |child: &NodeId| self.graph.node(child).is_ok_and(|child| child.state.is_settled());
-        let is_working = matches!(node.state, State::Expanded);
-        if !is_working || self.is_falling(id) || !node.children.iter().all(is_settled) {
+        if !matches!(node.state, State::Expanded) || node.unsettled > 0 || self.is_falling(id) {
             return Ok(());
         }
         let Some(from) = node.yields.clone() else {

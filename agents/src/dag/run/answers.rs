@@ -52,8 +52,8 @@ where
         if let Err(error) = self.graph.apply(&event) {
             return Ok(Err(error.into()));
         }
+        self.queue_after(&event)?;
         self.write(&event)?;
-        self.ranks.clear();
         self.look_at_everything()?;
         Ok(Ok(()))
     }

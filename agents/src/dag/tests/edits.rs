@@ -51,6 +51,10 @@ fn an_edit_that_cannot_be_says_why_and_leaves_the_graph_as_it_was() {
     check(|edits| _ = edits.remove("c").remove("nobody"), "find the node nobody");
     check(|edits| _ = edits.add(leaf("c", 1)), "add `c`: there is a sibling of that name");
     check(|edits| _ = edits.add(leaf("d", 1).needs(["x"])), "find `x`, which `d` needs, among its siblings");
+    check(
+        |edits| _ = edits.add(leaf("d", 1).needs(["a/x"])),
+        "find `a/x`, which `d` needs, among its siblings",
+    );
     check(|edits| _ = edits.connect("b", "a/y"), "have b need a/y: they are not siblings");
     check(|edits| _ = edits.disconnect("b", "c"), "free b of c: it does not need it");
     check(|edits| _ = edits.remove("a"), "remove a: it is expanded already");
