@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
 use super::cycle;
-use super::failure::{Attempt, Policy, Setback};
+use super::failure::Policy;
 use super::id::{NodeId, is_name};
 use super::node::{Kind, Node, NodeSpec, State};
-use super::roles::{Given, Inputs, Work};
+use super::roles::Work;
+use super::snapshot::Snapshot;
 
 /// Says why a graph is not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -126,77 +127,6 @@ pub struct TaskGraph<T, O> {
     pub(super) born: u32,
     /// The nodes whose state is ready.
     pub(super) ready: BTreeSet<NodeId>,
-}
-
-/// A graph as it is read.
-#[derive(Deserialize)]
-struct Snapshot<T, O> {
-    policy: Policy,
-    born: u32,
-    roots: Vec<NodeId>,
-    nodes: Vec<Node<T, O>>,
-}
-
-/// A graph as it is written.
-#[derive(Serialize)]
-struct SnapshotOf<'a, T, O> {
-    policy: Policy,
-    born: u32,
-    roots: &'a [NodeId],
-    nodes: Vec<&'a Node<T, O>>,
-}
-
-impl<T: Serialize, O: Serialize> Serialize for TaskGraph<T, O> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let nodes = self.nodes.values().collect();
-        SnapshotOf { policy: self.policy, born: self.born, roots: &self.roots, nodes }.serialize(serializer)
-    }
-}
-
-impl<T, O> TryFrom<Snapshot<T, O>> for TaskGraph<T, O> {
-    type Error = GraphError;
-
-    fn try_from(snapshot: Snapshot<T, O>) -> Result<Self, GraphError> {
-        let malformed = |text: String| GraphError::Malformed(text);
-        let mut graph = Self { roots: snapshot.roots, born: snapshot.born, ..Self::new(snapshot.policy) };
-        for node in snapshot.nodes {
-            if let Some(twin) = graph.nodes.insert(node.id.clone(), node) {
-                return Err(malformed(format!("{} is there twice", twin.id)));
-            }
-        }
-        let ids: Vec<NodeId> = graph.nodes.keys().cloned().collect();
-        for id in &ids {
-            let node = graph.node(id)?;
-            let siblings = graph.children_of(node.parent.as_ref())?.to_vec();
-            if siblings.iter().filter(|sibling| *sibling == id).count() != 1 {
-                return Err(malformed(format!("{id} is not among its parent's sub-nodes")));
-            }
-            for child in &node.children {
-                if graph.node(child)?.parent.as_ref() != Some(id) {
-                    return Err(malformed(format!("{child} is a sub-node of {id} and says it is not")));
-                }
-            }
-            for need in node.needs.clone() {
-                if !siblings.contains(&need) {
-                    return Err(GraphError::NotSiblings { node: id.clone(), needs: need });
-                }
-                graph.node_mut(&need)?.needed_by.insert(id.clone());
-            }
-            graph.recount(id)?;
-            if matches!(graph.node(id)?.state, State::Ready) {
-                graph.ready.insert(id.clone());
-            }
-        }
-        for root in &graph.roots {
-            if graph.node(root)?.parent.is_some() {
-                return Err(malformed(format!("{root} is a root and has a parent")));
-            }
-        }
-        for parent in ids.iter().map(Some).chain([None]) {
-            graph.check_acyclic(parent)?;
-        }
-        Ok(graph)
-    }
 }
 
 impl<T, O> TaskGraph<T, O> {
@@ -324,7 +254,7 @@ impl<T, O> TaskGraph<T, O> {
     }
 
     /// Counts anew what a node waits for.
-    fn recount(&mut self, id: &NodeId) -> Result<(), GraphError> {
+    pub(super) fn recount(&mut self, id: &NodeId) -> Result<(), GraphError> {
         let node = self.node(id)?;
         let is_blocking =
             |need: &&NodeId| self.get(need.as_str()).is_some_and(|need| !need.is_out_of_the_way());
@@ -355,36 +285,6 @@ impl<T, O> TaskGraph<T, O> {
         node.needs.remove(needs);
         node.blocked -= usize::from(was_blocking);
         Ok(was_needed)
-    }
-
-    /// Returns what a node is given.
-    pub(super) fn inputs(&self, id: &NodeId) -> Result<Inputs<O>, GraphError>
-    where
-        O: Clone,
-    {
-        let mut entries = Vec::new();
-        let mut next = Some(id);
-        while let Some(id) = next {
-            let node = self.node(id)?;
-            for need in &node.needs {
-                entries.push((need.clone(), self.node(need)?.given()));
-            }
-            next = node.parent.as_ref();
-        }
-        Ok(Inputs { entries })
-    }
-
-    /// Returns what is told of a node that is to be planned anew.
-    pub(super) fn setback(&self, id: &NodeId) -> Result<Setback<O>, GraphError>
-    where
-        O: Clone,
-    {
-        let node = self.node(id)?;
-        let mut attempts = Vec::new();
-        for child in &node.children {
-            attempts.push(Attempt { name: child.name().to_owned(), outcome: self.node(child)?.given() });
-        }
-        Ok(Setback { failures: node.failures.clone(), attempts })
     }
 
     /// Returns the sub-node of a name, whichever of the parent's plans it is of.
@@ -507,16 +407,4 @@ impl<T, O> TaskGraph<T, O> {
 
 fn count(counter: &mut usize, up: bool) {
     *counter = if up { *counter + 1 } else { *counter - 1 };
-}
-
-impl<T, O: Clone> Node<T, O> {
-    /// Returns what those that need it are given.
-    pub(super) fn given(&self) -> Given<O> {
-        match &self.state {
-            State::Done(output) => Given::Output(output.clone()),
-            State::Failed(failure) | State::Absorbed(failure) => Given::Missing(format!("failed: {failure}")),
-            State::Skipped(skip) => Given::Missing(format!("skipped: {}", skip.reason)),
-            state => Given::Missing(format!("not there yet: it is {}", state.name())),
-        }
-    }
 }

@@ -109,4 +109,13 @@ where
         }
         Ok(())
     }
+
+    /// Tells whether what is below a parent is still being carried out.
+    fn closed(&self, parent: &NodeId) -> Option<&'static str> {
+        if self.is_falling(parent) {
+            return Some("about to stop");
+        }
+        let state = &self.graph.get(parent.as_str())?.state;
+        (!matches!(state, State::Expanded)).then(|| state.name())
+    }
 }

@@ -206,6 +206,13 @@ fn what_is_no_graph_is_not_read() {
     };
     check(r#""needs":[]"#, r#""needs":["b"]"#, "keep the graph without a cycle: a → b → a");
     check(r#""needs":["a"]"#, r#""needs":["c"]"#, "have b need c: they are not siblings");
-    check(r#""roots":["a","b"]"#, r#""roots":["a"]"#, "read a graph: b is not among its parent's sub-nodes");
+    check(
+        r#""roots":["a","b"]"#,
+        r#""roots":["a"]"#,
+        "read a graph: a node is not among its parent's sub-nodes",
+    );
     check(r#""id":"b""#, r#""id":"a""#, "read a graph: a is there twice");
+    check(r#""state":"waiting""#, r#""state":"ready""#, "read a graph: b is said to be ready and is not");
+    check(r#""parent":null"#, r#""parent":"b""#, "read a graph: a is not where its name says");
+    check(r#""yields":null"#, r#""yields":"b""#, "find the sub-node `b`, which is to have the output");
 }
