@@ -50,10 +50,12 @@ mod failure;
 mod fold;
 mod graph;
 mod id;
+mod inputs;
 mod node;
 mod rank;
 mod roles;
 mod run;
+mod snapshot;
 mod tools;
 
 #[cfg(test)]
@@ -67,6 +69,7 @@ pub use expansion::Expansion;
 pub use failure::{Attempt, Failure, LastResort, Policy, Remedy, Setback};
 pub use graph::{GraphError, TaskGraph};
 pub use id::NodeId;
+pub use inputs::{Given, Inputs};
 pub use node::{Kind, Node, NodeSpec, Skip, State};
-pub use roles::{Admission, Assignment, Budget, Given, Inputs, Leaves, Planner, Unlimited, Work, Worker};
+pub use roles::{Admission, Assignment, Budget, Leaves, Planner, Unlimited, Work, Worker};
 pub use tools::{Interaction, Tool, Toolbox, Use};

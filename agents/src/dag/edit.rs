@@ -1,5 +1,7 @@
 //! Changes to a graph by whoever looks at it from outside: all of them or none.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::expansion::Expansion;
@@ -129,10 +131,9 @@ impl<T: Clone, O: Clone> TaskGraph<T, O> {
         for edit in edits {
             draft.apply_edit(edit)?;
         }
-        for edit in edits {
-            if let Some(group) = draft.group_of(edit) {
-                draft.check_acyclic(group.as_ref())?;
-            }
+        let groups: BTreeSet<Option<NodeId>> = edits.iter().filter_map(|edit| draft.group_of(edit)).collect();
+        for group in &groups {
+            draft.check_acyclic(group.as_ref())?;
         }
         let ids: Vec<NodeId> = draft.nodes.keys().cloned().collect();
         for id in &ids {
@@ -197,17 +198,14 @@ impl<T: Clone, O: Clone> TaskGraph<T, O> {
         if self.node(needs)?.parent != *parent {
             return Err(GraphError::NotSiblings { node: id.clone(), needs: needs.clone() });
         }
-        self.node_mut(id)?.needs.insert(needs.clone());
-        self.node_mut(needs)?.needed_by.insert(id.clone());
-        Ok(())
+        self.link(id, needs)
     }
 
     fn disconnect(&mut self, id: &NodeId, needs: &NodeId) -> Result<(), GraphError> {
         self.untouched("take a need from", id)?;
-        if !self.node_mut(id)?.needs.remove(needs) {
+        if !self.unlink(id, needs)? {
             return Err(GraphError::NotNeeded { node: id.clone(), needs: needs.clone() });
         }
-        self.node_mut(needs)?.needed_by.remove(id);
         Ok(())
     }
 
@@ -220,7 +218,7 @@ impl<T: Clone, O: Clone> TaskGraph<T, O> {
             self.untouched("replace", id)?;
         }
         if let Kind::Planned(plan) = kind {
-            plan.check(&std::collections::BTreeSet::new())?;
+            plan.check(&BTreeSet::new())?;
         }
         for child in self.node(id)?.children.clone() {
             self.detach(&child)?;

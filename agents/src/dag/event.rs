@@ -133,7 +133,7 @@ impl<T, O> DagEvent<T, O> {
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ending", rename_all = "snake_case")]
+#[serde(tag = "how", rename_all = "snake_case")]
 pub enum Ending {
     /// Nothing is left to do. Nodes may have been skipped or absorbed on the way.
     Completed,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::NodeId;
-use super::roles::Given;
+use super::inputs::Given;
 
 /// Says that a node did not do what it was to do. The first two texts are what a planner works with, so they are written
 /// for whoever plans anew.

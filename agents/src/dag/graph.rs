@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
 use super::cycle;
-use super::failure::{Attempt, Policy, Setback};
-use super::id::NodeId;
+use super::failure::Policy;
+use super::id::{NodeId, is_name};
 use super::node::{Kind, Node, NodeSpec, State};
-use super::roles::{Given, Inputs, Work};
+use super::roles::Work;
+use super::snapshot::Snapshot;
 
 /// Says why a graph is not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -128,76 +129,6 @@ pub struct TaskGraph<T, O> {
     pub(super) ready: BTreeSet<NodeId>,
 }
 
-/// A graph as it is read.
-#[derive(Deserialize)]
-struct Snapshot<T, O> {
-    policy: Policy,
-    born: u32,
-    roots: Vec<NodeId>,
-    nodes: Vec<Node<T, O>>,
-}
-
-/// A graph as it is written.
-#[derive(Serialize)]
-struct SnapshotOf<'a, T, O> {
-    policy: Policy,
-    born: u32,
-    roots: &'a [NodeId],
-    nodes: Vec<&'a Node<T, O>>,
-}
-
-impl<T: Serialize, O: Serialize> Serialize for TaskGraph<T, O> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let nodes = self.nodes.values().collect();
-        SnapshotOf { policy: self.policy, born: self.born, roots: &self.roots, nodes }.serialize(serializer)
-    }
-}
-
-impl<T, O> TryFrom<Snapshot<T, O>> for TaskGraph<T, O> {
-    type Error = GraphError;
-
-    fn try_from(snapshot: Snapshot<T, O>) -> Result<Self, GraphError> {
-        let malformed = |text: String| GraphError::Malformed(text);
-        let mut graph = Self { roots: snapshot.roots, born: snapshot.born, ..Self::new(snapshot.policy) };
-        for node in snapshot.nodes {
-            if let Some(twin) = graph.nodes.insert(node.id.clone(), node) {
-                return Err(malformed(format!("{} is there twice", twin.id)));
-            }
-        }
-        let ids: Vec<NodeId> = graph.nodes.keys().cloned().collect();
-        for id in &ids {
-            let node = graph.node(id)?;
-            let siblings = graph.children_of(node.parent.as_ref())?.to_vec();
-            if siblings.iter().filter(|sibling| *sibling == id).count() != 1 {
-                return Err(malformed(format!("{id} is not among its parent's sub-nodes")));
-            }
-            for child in &node.children {
-                if graph.node(child)?.parent.as_ref() != Some(id) {
-                    return Err(malformed(format!("{child} is a sub-node of {id} and says it is not")));
-                }
-            }
-            for need in node.needs.clone() {
-                if !siblings.contains(&need) {
-                    return Err(GraphError::NotSiblings { node: id.clone(), needs: need });
-                }
-                graph.node_mut(&need)?.needed_by.insert(id.clone());
-            }
-            if matches!(graph.node(id)?.state, State::Ready) {
-                graph.ready.insert(id.clone());
-            }
-        }
-        for root in &graph.roots {
-            if graph.node(root)?.parent.is_some() {
-                return Err(malformed(format!("{root} is a root and has a parent")));
-            }
-        }
-        for parent in ids.iter().map(Some).chain([None]) {
-            graph.check_acyclic(parent)?;
-        }
-        Ok(graph)
-    }
-}
-
 impl<T, O> TaskGraph<T, O> {
     /// Makes an empty graph; the policy is for roots that have none of their own.
     pub fn new(policy: Policy) -> Self {
@@ -269,13 +200,27 @@ impl<T, O> TaskGraph<T, O> {
         found
     }
 
+    /// Changes a node's state, and what is counted by it.
     pub(super) fn set_state(&mut self, id: &NodeId, state: State<O>) -> Result<(), GraphError> {
         if matches!(state, State::Ready) {
             self.ready.insert(id.clone());
         } else {
             self.ready.remove(id);
         }
-        self.node_mut(id)?.state = state;
+        let node = self.node_mut(id)?;
+        let (was_settled, was_out_of_the_way) = (node.state.is_settled(), node.is_out_of_the_way());
+        node.state = state;
+        let (is_settled, is_out_of_the_way) = (node.state.is_settled(), node.is_out_of_the_way());
+        if was_settled != is_settled
+            && let Some(parent) = node.parent.clone()
+        {
+            count(&mut self.node_mut(&parent)?.unsettled, !is_settled);
+        }
+        if was_out_of_the_way != is_out_of_the_way {
+            for waiting in self.node(id)?.needed_by.clone() {
+                count(&mut self.node_mut(&waiting)?.blocked, !is_out_of_the_way);
+            }
+        }
         Ok(())
     }
 
@@ -287,9 +232,7 @@ impl<T, O> TaskGraph<T, O> {
         }
         let parent = node.parent.as_ref().map(|parent| self.node(parent)).transpose()?;
         let is_open = parent.is_none_or(|parent| matches!(parent.state, State::Expanded));
-        let has_all =
-            || node.needs.iter().all(|need| self.nodes.get(need).is_some_and(Node::is_out_of_the_way));
-        let state = if is_open && has_all() { State::Ready } else { State::Waiting };
+        let state = if is_open && node.blocked == 0 { State::Ready } else { State::Waiting };
         self.set_state(id, state)
     }
 
@@ -310,34 +253,48 @@ impl<T, O> TaskGraph<T, O> {
         cycle::find(&needs).map_or(Ok(()), |cycle| Err(GraphError::Cycle(cycle)))
     }
 
-    /// Returns what a node is given.
-    pub(super) fn inputs(&self, id: &NodeId) -> Result<Inputs<O>, GraphError>
-    where
-        O: Clone,
-    {
-        let mut entries = Vec::new();
-        let mut next = Some(id);
-        while let Some(id) = next {
-            let node = self.node(id)?;
-            for need in &node.needs {
-                entries.push((need.clone(), self.node(need)?.given()));
-            }
-            next = node.parent.as_ref();
-        }
-        Ok(Inputs { entries })
+    /// Counts anew what a node waits for.
+    pub(super) fn recount(&mut self, id: &NodeId) -> Result<(), GraphError> {
+        let node = self.node(id)?;
+        let is_blocking =
+            |need: &&NodeId| self.get(need.as_str()).is_some_and(|need| !need.is_out_of_the_way());
+        let is_unsettled =
+            |child: &&NodeId| self.get(child.as_str()).is_some_and(|child| !child.state.is_settled());
+        let blocked = node.needs.iter().filter(is_blocking).count();
+        let unsettled = node.children.iter().filter(is_unsettled).count();
+        let node = self.node_mut(id)?;
+        (node.blocked, node.unsettled) = (blocked, unsettled);
+        Ok(())
     }
 
-    /// Returns what is told of a node that is to be planned anew.
-    pub(super) fn setback(&self, id: &NodeId) -> Result<Setback<O>, GraphError>
-    where
-        O: Clone,
-    {
-        let node = self.node(id)?;
-        let mut attempts = Vec::new();
-        for child in &node.children {
-            attempts.push(Attempt { name: child.name().to_owned(), outcome: self.node(child)?.given() });
+    /// Has a node need a sibling.
+    pub(super) fn link(&mut self, id: &NodeId, needs: &NodeId) -> Result<(), GraphError> {
+        let is_new = self.node_mut(needs)?.needed_by.insert(id.clone());
+        let is_blocking = is_new && !self.node(needs)?.is_out_of_the_way();
+        let node = self.node_mut(id)?;
+        node.needs.insert(needs.clone());
+        node.blocked += usize::from(is_blocking);
+        Ok(())
+    }
+
+    /// Has a node no longer need a sibling, and tells whether it did.
+    pub(super) fn unlink(&mut self, id: &NodeId, needs: &NodeId) -> Result<bool, GraphError> {
+        let was_needed = self.node_mut(needs)?.needed_by.remove(id);
+        let was_blocking = was_needed && !self.node(needs)?.is_out_of_the_way();
+        let node = self.node_mut(id)?;
+        node.needs.remove(needs);
+        node.blocked -= usize::from(was_blocking);
+        Ok(was_needed)
+    }
+
+    /// Returns the sub-node of a name, whichever of the parent's plans it is of.
+    fn named(&self, parent: Option<&NodeId>, name: &str, generation: u32) -> Option<NodeId> {
+        // What is no name could be the path of something further down.
+        if !is_name(name) {
+            return None;
         }
-        Ok(Setback { failures: node.failures.clone(), attempts })
+        let mut ids = (0..=generation).rev().map(|generation| NodeId::below(parent, name, generation));
+        ids.find(|id| self.nodes.contains_key(id))
     }
 
     /// Adds nodes to those of a parent. What is wrong with them may show only when some are added: the caller works on a
@@ -357,24 +314,25 @@ impl<T, O> TaskGraph<T, O> {
             }
             None => (0, self.policy, Vec::new()),
         };
-        let siblings = self.children_of(parent)?.iter();
-        let mut names: BTreeMap<String, NodeId> =
-            siblings.map(|id| (id.name().to_owned(), id.clone())).collect();
-        let mut added = Vec::new();
+        let mut added: Vec<NodeId> = Vec::new();
+        let mut names = BTreeMap::new();
         for spec in specs {
             spec.check()?;
             let id = NodeId::below(parent, &spec.name, generation);
-            if names.insert(spec.name.clone(), id.clone()).is_some() {
+            let is_taken = self.named(parent, &spec.name, generation).is_some();
+            if names.insert(spec.name.as_str(), id.clone()).is_some() || is_taken {
                 return Err(GraphError::Duplicate(spec.name.clone()));
             }
             added.push(id);
         }
+        let mut needs = Vec::new();
         for (spec, id) in specs.iter().zip(&added) {
             let find = |name: &String| {
                 let unknown = || GraphError::UnknownNeed { node: spec.name.clone(), needs: name.clone() };
-                names.get(name).cloned().ok_or_else(unknown)
+                let found = names.get(name.as_str()).cloned();
+                found.or_else(|| self.named(parent, name, generation)).ok_or_else(unknown)
             };
-            let needs = spec.needs.iter().map(find).collect::<Result<BTreeSet<_>, _>>()?;
+            needs.push(spec.needs.iter().map(find).collect::<Result<Vec<_>, _>>()?);
             let born = match parent {
                 Some(parent) => &mut self.node_mut(parent)?.born,
                 None => &mut self.born,
@@ -386,8 +344,10 @@ impl<T, O> TaskGraph<T, O> {
                 parent: parent.cloned(),
                 payload: spec.payload.clone(),
                 kind: spec.kind.clone(),
-                needs,
+                needs: BTreeSet::new(),
                 needed_by: BTreeSet::new(),
+                blocked: 0,
+                unsettled: 0,
                 children: Vec::new(),
                 policy: spec.policy.unwrap_or(policy),
                 estimate: spec.estimate,
@@ -405,13 +365,15 @@ impl<T, O> TaskGraph<T, O> {
             };
             self.nodes.insert(id.clone(), node);
         }
-        for id in &added {
-            for need in self.node(id)?.needs.clone() {
-                self.node_mut(&need)?.needed_by.insert(id.clone());
-            }
+        for (id, needs) in added.iter().zip(&needs) {
+            needs.iter().try_for_each(|need| self.link(id, need))?;
         }
         match parent {
-            Some(parent) => self.node_mut(parent)?.children.extend(added.iter().cloned()),
+            Some(parent) => {
+                let node = self.node_mut(parent)?;
+                node.children.extend(added.iter().cloned());
+                node.unsettled += added.len();
+            }
             None => self.roots.extend(added.iter().cloned()),
         }
         for id in &added {
@@ -422,38 +384,27 @@ impl<T, O> TaskGraph<T, O> {
 
     /// Removes a node and all below it, and whatever was said of it elsewhere.
     pub(super) fn detach(&mut self, id: &NodeId) -> Result<(), GraphError> {
-        for below in self.below(id) {
-            self.ready.remove(&below);
-            self.nodes.remove(&below);
+        let node = self.node(id)?;
+        let (parent, is_settled) = (node.parent.clone(), node.state.is_settled());
+        let (needs, needed_by) = (node.needs.clone(), node.needed_by.clone());
+        needs.iter().try_for_each(|need| self.unlink(id, need).map(drop))?;
+        needed_by.iter().try_for_each(|needing| self.unlink(needing, id).map(drop))?;
+        for gone in self.below(id).iter().chain([id]) {
+            self.ready.remove(gone);
+            self.nodes.remove(gone);
         }
-        self.ready.remove(id);
-        let node = self.nodes.remove(id).ok_or_else(|| GraphError::Unknown(id.clone()))?;
-        match &node.parent {
-            Some(parent) => self.node_mut(parent)?.children.retain(|child| child != id),
+        match parent {
+            Some(parent) => {
+                let parent = self.node_mut(&parent)?;
+                parent.children.retain(|child| child != id);
+                parent.unsettled -= usize::from(!is_settled);
+            }
             None => self.roots.retain(|root| root != id),
-        }
-        for need in &node.needs {
-            if let Some(need) = self.nodes.get_mut(need) {
-                need.needed_by.remove(id);
-            }
-        }
-        for needing in &node.needed_by {
-            if let Some(needing) = self.nodes.get_mut(needing) {
-                needing.needs.remove(id);
-            }
         }
         Ok(())
     }
 }
 
-impl<T, O: Clone> Node<T, O> {
-    /// Returns what those that need it are given.
-    pub(super) fn given(&self) -> Given<O> {
-        match &self.state {
-            State::Done(output) => Given::Output(output.clone()),
-            State::Failed(failure) | State::Absorbed(failure) => Given::Missing(format!("failed: {failure}")),
-            State::Skipped(skip) => Given::Missing(format!("skipped: {}", skip.reason)),
-            state => Given::Missing(format!("not there yet: it is {}", state.name())),
-        }
-    }
+fn count(counter: &mut usize, up: bool) {
+    *counter = if up { *counter + 1 } else { *counter - 1 };
 }

@@ -157,6 +157,12 @@ pub struct Node<T, O> {
     /// The other direction of `needs`; made anew on reading.
     #[serde(skip)]
     pub(super) needed_by: BTreeSet<NodeId>,
+    /// How many of its needs are not out of the way.
+    #[serde(skip)]
+    pub(super) blocked: usize,
+    /// How many of its sub-nodes are not settled.
+    #[serde(skip)]
+    pub(super) unsettled: usize,
     pub(super) children: Vec<NodeId>,
     pub(super) policy: Policy,
     pub(super) estimate: f64,

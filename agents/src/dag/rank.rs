@@ -4,25 +4,91 @@
 //! `W/m + (m − 1)/m · L`: `W` is the work of all nodes, `L` that of the longest path, `m` the concurrency (Graham 1969).
 //! Longest path first is the order that does well in practice.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::graph::TaskGraph;
 use super::id::NodeId;
+use super::node::State;
+
+/// The nodes that may start, the one with the longest path first and equals in the order of their plans.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    ranks: Ranks,
+    heap: BinaryHeap<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    remaining: f64,
+    place: Reverse<Vec<u32>>,
+    id: NodeId,
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.remaining.total_cmp(&other.remaining).then_with(|| self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Entry {}
+
+impl Queue {
+    /// Adds a node, if it may start.
+    pub(super) fn add<T, O>(&mut self, graph: &TaskGraph<T, O>, id: &NodeId) {
+        let Some(node) = graph.get(id.as_str()).filter(|node| matches!(node.state, State::Ready)) else {
+            return;
+        };
+        let remaining = self.ranks.remaining(graph, id);
+        self.heap.push(Entry { remaining, place: Reverse(node.place.clone()), id: id.clone() });
+    }
+
+    /// Ranks everything anew, because edges have changed.
+    pub(super) fn rebuild<T, O>(&mut self, graph: &TaskGraph<T, O>) {
+        self.ranks.clear();
+        self.heap.clear();
+        for id in &graph.ready {
+            self.add(graph, id);
+        }
+    }
+
+    /// Takes the node that starts next. What was added and may start no longer is forgotten.
+    pub(super) fn take<T, O>(&mut self, graph: &TaskGraph<T, O>) -> Option<NodeId> {
+        while let Some(entry) = self.heap.pop() {
+            if graph.ready.contains(&entry.id) {
+                return Some(entry.id);
+            }
+        }
+        None
+    }
+}
 
 /// The predicted cost of the longest path after each node, as far as it was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Ranks {
+struct Ranks {
     after: BTreeMap<NodeId, f64>,
 }
 
 impl Ranks {
     /// Forgets what it knew, because edges have changed.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.after.clear();
     }
 
     /// Returns the predicted cost of the longest path that begins with a node.
-    pub(super) fn remaining<T, O>(&mut self, graph: &TaskGraph<T, O>, id: &NodeId) -> f64 {
+    fn remaining<T, O>(&mut self, graph: &TaskGraph<T, O>, id: &NodeId) -> f64 {
         let estimate = graph.nodes.get(id).map_or(0.0, |node| node.estimate);
         estimate + self.after(graph, id)
     }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::expansion::Expansion;
 use super::failure::{Failure, Setback};
 use super::id::NodeId;
+use super::inputs::Inputs;
 
 /// What is done with a node when it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,70 +38,6 @@ pub struct Assignment<T> {
     pub failures: Vec<Failure>,
     /// Fires when it is to stop. What does not stop within the executor's grace is dropped where it awaits.
     pub cancel: CancellationToken,
-}
-
-/// What came of a node that another one needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Given<O> {
-    /// Its output.
-    Output(O),
-    /// Why there is none.
-    Missing(String),
-}
-
-/// What a node is given: the outputs of what it needs, and then those of what the nodes above it need, the nearest
-/// first. The order does not depend on which was ready first.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inputs<O> {
-    pub(super) entries: Vec<(NodeId, Given<O>)>,
-}
-
-impl<O> Inputs<O> {
-    /// Makes inputs of a list, the nearest first: for a worker's own tests.
-    pub fn new(entries: Vec<(NodeId, Given<O>)>) -> Self {
-        Self { entries }
-    }
-
-    /// Returns the output of the nearest node of that name.
-    pub fn get(&self, name: &str) -> Option<&O> {
-        match self.entries.iter().find(|(id, _)| id.name() == name) {
-            Some((_, Given::Output(output))) => Some(output),
-            _ => None,
-        }
-    }
-
-    /// Returns the output of the nearest node of that name, or a failure that says what is missing and why.
-    pub fn require(&self, name: &str) -> Result<&O, Failure> {
-        match self.entries.iter().find(|(id, _)| id.name() == name) {
-            Some((_, Given::Output(output))) => Ok(output),
-            Some((_, Given::Missing(reason))) => {
-                Err(Failure::new(format!("there is no `{name}`")).because(reason).permanent())
-            }
-            None => Err(Failure::new(format!("`{name}` is not among the inputs")).permanent()),
-        }
-    }
-
-    /// Returns what there is, by name, the nearest first.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Given<O>)> {
-        self.entries.iter().map(|(id, given)| (id, given))
-    }
-
-    /// Returns the outputs that there are, the nearest first.
-    pub fn outputs(&self) -> impl Iterator<Item = (&NodeId, &O)> {
-        self.entries.iter().filter_map(|(id, given)| match given {
-            Given::Output(output) => Some((id, output)),
-            Given::Missing(_) => None,
-        })
-    }
-
-    /// Returns what it has to do without, and why.
-    pub fn missing(&self) -> impl Iterator<Item = (&NodeId, &str)> {
-        self.entries.iter().filter_map(|(id, given)| match given {
-            Given::Output(_) => None,
-            Given::Missing(reason) => Some((id, reason.as_str())),
-        })
-    }
 }
 
 /// Divides composites.
@@ -159,7 +96,7 @@ pub trait Budget<T: Sync>: Send + Sync {
     /// Asked once before each start. Nothing else is decided meanwhile, so it answers soon.
     async fn admit(&self, node: &Assignment<T>) -> Admission;
 
-    /// Told once of each start that was admitted, when it is over in whatever way.
+    /// Told once of each start that was admitted, when it is over in whatever way; not when the run itself is dropped.
     fn release(&self, node: &NodeId) {
         let _ = node;
     }

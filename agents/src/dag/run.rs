@@ -5,6 +5,8 @@
 //! and only then its top fails or is skipped. So two plans of one node never run beside each other.
 
 mod answers;
+mod consequences;
+mod falling;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -20,8 +22,8 @@ use super::expansion::Expansion;
 use super::failure::{Failure, LastResort, Remedy};
 use super::graph::{GraphError, TaskGraph};
 use super::id::NodeId;
-use super::node::{Kind, Skip, State};
-use super::rank::Ranks;
+use super::node::{Kind, Skip};
+use super::rank::Queue;
 use super::roles::{Admission, Assignment, Work};
 
 /// What a task brings back.
@@ -57,7 +59,7 @@ pub(super) struct Run<'a, T, O> {
     parts: Parts<T, O>,
     graph: TaskGraph<T, O>,
     sink: &'a mut dyn DagSink<T, O>,
-    ranks: Ranks,
+    queue: Queue,
     tasks: JoinSet<Report<T, O>>,
     names: HashMap<Id, NodeId>,
     running: BTreeMap<NodeId, Running>,
@@ -79,7 +81,7 @@ where
             parts,
             graph,
             sink,
-            ranks: Ranks::default(),
+            queue: Queue::default(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             running: BTreeMap::new(),
@@ -154,7 +156,37 @@ where
     /// Changes the graph by an event, which is written down.
     fn record(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
         self.graph.apply(event)?;
+        self.queue_after(event)?;
         self.write(event)
+    }
+
+    /// Queues what may start after an event.
+    fn queue_after(&mut self, event: &DagEvent<T, O>) -> Result<(), GraphError> {
+        match event {
+            DagEvent::Finished { node, .. }
+            | DagEvent::Yielded { node, .. }
+            | DagEvent::Skipped { node, .. } => {
+                for waiting in &self.graph.node(node)?.needed_by {
+                    self.queue.add(&self.graph, waiting);
+                }
+            }
+            DagEvent::Failed { node, .. } => {
+                self.queue.add(&self.graph, node);
+                for waiting in &self.graph.node(node)?.needed_by {
+                    self.queue.add(&self.graph, waiting);
+                }
+            }
+            DagEvent::Expanded { node, .. } | DagEvent::Replanned { node, .. } => {
+                for child in &self.graph.node(node)?.children {
+                    self.queue.add(&self.graph, child);
+                }
+            }
+            DagEvent::Began { .. } | DagEvent::Retried { .. } | DagEvent::Edited { .. } => {
+                self.queue.rebuild(&self.graph);
+            }
+            DagEvent::Started { .. } | DagEvent::Paused | DagEvent::Resumed | DagEvent::Ended { .. } => {}
+        }
+        Ok(())
     }
 
     fn write(&mut self, event: &DagEvent<T, O>) -> Result<(), DagError> {
@@ -180,25 +212,21 @@ where
 
     /// Returns the node that starts next.
     fn choose(&mut self) -> Option<NodeId> {
-        let may_start = |id: &&NodeId| !self.falling.keys().any(|top| id.is_within(top));
-        let mut candidates = self.graph.ready.iter().filter(may_start).peekable();
-        let mut best: Option<(f64, &[u32], &NodeId)> = None;
-        while let Some(id) = candidates.next() {
-            if best.is_none() && candidates.peek().is_none() {
-                return Some(id.clone());
-            }
-            let Some(node) = self.graph.get(id.as_str()) else { continue };
-            let rank = match &self.parts.priority {
-                Some(priority) => priority(&self.graph, node),
-                None => self.ranks.remaining(&self.graph, id),
+        let Some(priority) = &self.parts.priority else {
+            return loop {
+                let id = self.queue.take(&self.graph)?;
+                // What falls is about to be skipped.
+                if !self.is_falling(&id) {
+                    break Some(id);
+                }
             };
-            let is_better = best.is_none_or(|(highest, place, _)| {
-                rank.total_cmp(&highest).then_with(|| place.cmp(&node.place)).is_gt()
-            });
-            if is_better {
-                best = Some((rank, &node.place, id));
-            }
-        }
+        };
+        let may_start = self.graph.ready.iter().filter(|id| !self.is_falling(id));
+        let ranked = may_start.filter_map(|id| {
+            let node = self.graph.get(id.as_str())?;
+            Some((priority(&self.graph, node), std::cmp::Reverse(&node.place), id))
+        });
+        let best = ranked.max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
         best.map(|(_, _, id)| id.clone())
     }
 
@@ -338,137 +366,10 @@ where
         Ok(if node.replans < policy.replans { Remedy::Replan } else { last })
     }
 
-    /// Has the parent of a node fail that nobody goes on without.
-    fn propagate(&mut self, id: &NodeId, failure: Failure) -> Result<(), DagError> {
-        let Some(parent) = self.graph.node(id)?.parent.clone() else {
-            if !self.is_halting() {
-                self.halt(Ending::Failed { node: id.clone(), failure }, &format!("{id} failed"));
-            }
-            return Ok(());
-        };
-        let text = format!("{parent} cannot go on without {}", id.name());
-        let failure = Failure::new(text).caused_by(id.clone(), failure);
-        self.fall(&parent, Fate::Failed(failure))
-    }
-
     fn skip(&mut self, id: &NodeId, skip: Skip) -> Result<(), DagError> {
         self.record(&DagEvent::Skipped { node: id.clone(), skip })?;
         self.settled.push_back(id.clone());
         Ok(())
-    }
-
-    /// Has a subtree stop.
-    fn fall(&mut self, top: &NodeId, fate: Fate) -> Result<(), DagError> {
-        if self.falling.keys().any(|other| top.is_within(other)) {
-            return Ok(());
-        }
-        self.falling.retain(|other, _| !other.is_within(top));
-        self.falling.insert(top.clone(), fate);
-        let deadline = Instant::now() + self.parts.grace;
-        for (_, running) in self.running.iter_mut().filter(|(id, _)| id.is_within(top)) {
-            running.cancel.cancel();
-            running.deadline.get_or_insert(deadline);
-        }
-        self.land_if_quiet(top)
-    }
-
-    fn land_if_quiet(&mut self, top: &NodeId) -> Result<(), DagError> {
-        if self.running.keys().any(|id| id.is_within(top)) {
-            return Ok(());
-        }
-        let Some(fate) = self.falling.remove(top) else { return Ok(()) };
-        let reason = match &fate {
-            Fate::Failed(failure) => format!("{top} failed: {failure}"),
-            Fate::Skipped(reason) => reason.clone(),
-        };
-        for id in self.graph.below(top).into_iter().rev() {
-            if !self.graph.node(&id)?.state.is_settled() {
-                let skip = Skip::new(reason.as_str());
-                self.record(&DagEvent::Skipped { node: id, skip })?;
-            }
-        }
-        match fate {
-            Fate::Failed(failure) => self.fail(top, failure),
-            Fate::Skipped(reason) => self.skip(top, Skip::new(reason)),
-        }
-    }
-
-    /// Looks at what follows from nodes that have settled, and from what follows from that.
-    fn ripple(&mut self) -> Result<(), DagError> {
-        while let Some(id) = self.settled.pop_front() {
-            // An edit or a new plan may have removed it meanwhile.
-            let Some(node) = self.graph.get(id.as_str()) else { continue };
-            let parent = node.parent.clone();
-            if let State::Skipped(skip) = &node.state
-                && node.policy.otherwise == LastResort::Propagate
-            {
-                let reason = format!("{id}, which it needs, was skipped: {}", root_of(&skip.reason));
-                for waiting in node.needed_by.clone() {
-                    if self.graph.node(&waiting)?.state.is_untouched() {
-                        self.skip(&waiting, Skip { needs: Some(id.clone()), ..Skip::new(reason.as_str()) })?;
-                    }
-                }
-            }
-            if let Some(parent) = parent {
-                self.conclude(&parent)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a composite whose sub-nodes are all settled.
-    fn conclude(&mut self, id: &NodeId) -> Result<(), DagError> {
-        let Some(node) = self.graph.get(id.as_str()) else { return Ok(()) };
-        let is_settled = |child: &NodeId| self.graph.node(child).is_ok_and(|child| child.state.is_settled());
-        let is_working = matches!(node.state, State::Expanded);
-        if !is_working || self.is_falling(id) || !node.children.iter().all(is_settled) {
-            return Ok(());
-        }
-        let Some(from) = node.yields.clone() else {
-            return self.fail(id, Failure::new(format!("no sub-node of {id} has its output")));
-        };
-        match &self.graph.node(&from)?.state {
-            State::Absorbed(failure) | State::Failed(failure) => {
-                let text = format!("{id} has no output without {}", from.name());
-                let failure = Failure::new(text).caused_by(from.clone(), failure.clone());
-                self.fail(id, failure)
-            }
-            State::Skipped(skip) => {
-                let reason =
-                    format!("{}, which has its output, was skipped: {}", from, root_of(&skip.reason));
-                self.skip(id, Skip::new(reason))
-            }
-            _ => {
-                self.record(&DagEvent::Yielded { node: id.clone(), from })?;
-                self.settled.push_back(id.clone());
-                Ok(())
-            }
-        }
-    }
-
-    fn is_falling(&self, id: &NodeId) -> bool {
-        self.falling.keys().any(|top| id.is_within(top))
-    }
-
-    /// Finds what a graph that somebody else left, or has edited, still lacks.
-    fn look_at_everything(&mut self) -> Result<(), DagError> {
-        let ids: Vec<NodeId> = self.graph.nodes().map(|node| node.id.clone()).collect();
-        for id in ids {
-            let Some(node) = self.graph.get(id.as_str()) else { continue };
-            match &node.state {
-                State::Failed(failure) => {
-                    let failure = failure.clone();
-                    let parent = node.parent.as_ref().and_then(|parent| self.graph.get(parent.as_str()));
-                    if parent.is_none_or(|parent| matches!(parent.state, State::Expanded)) {
-                        self.propagate(&id, failure)?;
-                    }
-                }
-                state if state.is_settled() => self.settled.push_back(id),
-                State::Expanded => self.conclude(&id)?,
-                _ => {}
-            }
-        }
-        self.ripple()
     }
 
     fn pause(&mut self, is_paused: bool) -> Result<(), DagError> {
@@ -478,59 +379,6 @@ where
         self.is_paused = is_paused;
         self.record(&if is_paused { DagEvent::Paused } else { DagEvent::Resumed })
     }
-
-    /// Tells whether what is below a parent is still being carried out.
-    fn closed(&self, parent: &NodeId) -> Option<&'static str> {
-        if self.is_falling(parent) {
-            return Some("about to stop");
-        }
-        let state = &self.graph.get(parent.as_str())?.state;
-        (!matches!(state, State::Expanded)).then(|| state.name())
-    }
-
-    /// Tells everything to stop.
-    fn halt(&mut self, ending: Ending, reason: &str) {
-        self.closing = Some(Closing { ending, reason: reason.to_owned(), is_halt: true });
-        self.falling.clear();
-        let deadline = Instant::now() + self.parts.grace;
-        for running in self.running.values_mut() {
-            running.cancel.cancel();
-            running.deadline.get_or_insert(deadline);
-        }
-    }
-
-    fn abort_what_is_late(&mut self) {
-        let now = Instant::now();
-        for running in self.running.values_mut() {
-            if running.deadline.is_some_and(|deadline| deadline <= now) {
-                running.abort.abort();
-                // It ends where it awaits next. There is nothing more to be done to it.
-                running.deadline = None;
-            }
-        }
-    }
-
-    /// Settles what is left when nothing starts any more, and tells whether there was something.
-    fn skip_the_rest(&mut self) -> Result<bool, DagError> {
-        let reason = match &self.closing {
-            Some(closing) => closing.reason.clone(),
-            None => "what it waits for does not come".to_owned(),
-        };
-        let left = |node: &&super::node::Node<T, O>| !node.state.is_settled();
-        let mut ids: Vec<NodeId> = self.graph.nodes().filter(left).map(|node| node.id.clone()).collect();
-        ids.sort_by_key(|id| std::cmp::Reverse(id.depth()));
-        let is_cut_short = !ids.is_empty();
-        for node in ids {
-            let skip = Skip { at_end: true, ..Skip::new(reason.as_str()) };
-            self.record(&DagEvent::Skipped { node, skip })?;
-        }
-        Ok(is_cut_short)
-    }
-}
-
-/// Returns the reason behind a chain of skips, which would grow with every link.
-fn root_of(reason: &str) -> &str {
-    reason.rsplit(" was skipped: ").next().unwrap_or(reason)
 }
 
 fn panicked(id: &NodeId, error: JoinError) -> Failure {

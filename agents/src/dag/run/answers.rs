@@ -52,8 +52,8 @@ where
         if let Err(error) = self.graph.apply(&event) {
             return Ok(Err(error.into()));
         }
+        self.queue_after(&event)?;
         self.write(&event)?;
-        self.ranks.clear();
         self.look_at_everything()?;
         Ok(Ok(()))
     }
@@ -108,5 +108,14 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Tells whether what is below a parent is still being carried out.
+    fn closed(&self, parent: &NodeId) -> Option<&'static str> {
+        if self.is_falling(parent) {
+            return Some("about to stop");
+        }
+        let state = &self.graph.get(parent.as_str())?.state;
+        (!matches!(state, State::Expanded)).then(|| state.name())
     }
 }

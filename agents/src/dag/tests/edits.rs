@@ -51,6 +51,10 @@ fn an_edit_that_cannot_be_says_why_and_leaves_the_graph_as_it_was() {
     check(|edits| _ = edits.remove("c").remove("nobody"), "find the node nobody");
     check(|edits| _ = edits.add(leaf("c", 1)), "add `c`: there is a sibling of that name");
     check(|edits| _ = edits.add(leaf("d", 1).needs(["x"])), "find `x`, which `d` needs, among its siblings");
+    check(
+        |edits| _ = edits.add(leaf("d", 1).needs(["a/x"])),
+        "find `a/x`, which `d` needs, among its siblings",
+    );
     check(|edits| _ = edits.connect("b", "a/y"), "have b need a/y: they are not siblings");
     check(|edits| _ = edits.disconnect("b", "c"), "free b of c: it does not need it");
     check(|edits| _ = edits.remove("a"), "remove a: it is expanded already");
@@ -202,6 +206,13 @@ fn what_is_no_graph_is_not_read() {
     };
     check(r#""needs":[]"#, r#""needs":["b"]"#, "keep the graph without a cycle: a → b → a");
     check(r#""needs":["a"]"#, r#""needs":["c"]"#, "have b need c: they are not siblings");
-    check(r#""roots":["a","b"]"#, r#""roots":["a"]"#, "read a graph: b is not among its parent's sub-nodes");
+    check(
+        r#""roots":["a","b"]"#,
+        r#""roots":["a"]"#,
+        "read a graph: a node is not among its parent's sub-nodes",
+    );
     check(r#""id":"b""#, r#""id":"a""#, "read a graph: a is there twice");
+    check(r#""state":"waiting""#, r#""state":"ready""#, "read a graph: b is said to be ready and is not");
+    check(r#""parent":null"#, r#""parent":"b""#, "read a graph: a is not where its name says");
+    check(r#""yields":null"#, r#""yields":"b""#, "find the sub-node `b`, which is to have the output");
 }

@@ -8,7 +8,7 @@ use super::crew::{Crew, Job, Log, carry_out, executor, graph_of, leaf, run};
 use super::random::{Dice, Shape};
 use crate::dag::{DagEvent, Ending, Expansion, Kind, Node, NodeSpec, Policy, TaskGraph};
 
-const UNIT: Shape = Shape { siblings: 8, levels: 2, longest: 1, failing: 0, absorbing: false };
+const UNIT: Shape = Shape { siblings: 7, levels: 2, longest: 1, failing: 0, absorbing: false };
 const LONG: Shape = Shape { longest: 40, ..UNIT };
 
 /// The work of a group and that of its longest path, found by walking the plans and not the executor's graph.
