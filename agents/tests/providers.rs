@@ -1,4 +1,5 @@
 //! The clients of language models against servers that answer rightly, wrongly, late, or not at all.
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -69,7 +70,8 @@ fn hello() -> Request {
 
 /// A conversation with all that a conversation can have.
 fn conversation() -> Request {
-    let call = |arguments: &str| ToolCall { id: "call_1".into(), name: "ls".into(), arguments: arguments.into() };
+    let call =
+        |arguments: &str| ToolCall { id: "call_1".into(), name: "ls".into(), arguments: arguments.into() };
     let parameters = json!({ "type": "object", "properties": { "path": { "type": "string" } } });
     Request {
         role: "test".into(),
@@ -104,7 +106,10 @@ async fn a_request_is_told_in_both_protocols() {
     let whole = json!({ "content": [{ "type": "text", "text": "ok" }], "stop_reason": "end_turn" });
     let messages = Provider::that_answers(ResponseTemplate::new(200).set_body_json(whole)).await;
     messages.ask(Protocol::Messages, &conversation()).await.unwrap();
-    insta::assert_snapshot!("messages_request", serde_json::to_string_pretty(&messages.asked().await[0]).unwrap());
+    insta::assert_snapshot!(
+        "messages_request",
+        serde_json::to_string_pretty(&messages.asked().await[0]).unwrap()
+    );
     let of = |headers: &wiremock::http::HeaderMap, name: &str| {
         headers.get(name).map(|value| value.to_str().unwrap().to_owned())
     };
@@ -147,7 +152,10 @@ async fn a_streamed_chat_completion_is_put_together() {
         delta(&call(json!({ "index": 0, "function": { "arguments": "{\"path\"" } })), None),
         delta(&call(json!({ "index": 0, "function": { "arguments": ": \".\"}" } })), None),
         // Some servers number every call 0, and send the arguments as an object.
-        delta(&call(json!({ "index": 0, "id": "b", "function": { "name": "cat", "arguments": { "f": 1 } } })), None),
+        delta(
+            &call(json!({ "index": 0, "id": "b", "function": { "name": "cat", "arguments": { "f": 1 } } })),
+            None,
+        ),
         delta(&json!({}), Some("tool_calls")),
         usage,
     ];
@@ -160,12 +168,9 @@ async fn a_streamed_chat_completion_is_put_together() {
 
 #[tokio::test]
 async fn a_streamed_message_is_put_together() {
-    let start = |index: u64, block: Value| {
-        json!({ "type": "content_block_start", "index": index, "content_block": block })
-    };
-    let delta = |index: u64, delta: Value| {
-        json!({ "type": "content_block_delta", "index": index, "delta": delta })
-    };
+    let start = |index: u64, block: Value| json!({ "type": "content_block_start", "index": index, "content_block": block });
+    let delta =
+        |index: u64, delta: Value| json!({ "type": "content_block_delta", "index": index, "delta": delta });
     let usage = json!({ "input_tokens": 10, "cache_read_input_tokens": 80, "cache_creation_input_tokens": 5, "output_tokens": 1 });
     let events = [
         json!({ "type": "message_start", "message": { "usage": usage } }),
@@ -212,8 +217,16 @@ async fn what_a_server_refuses_by_name_is_left_out_from_then_on() {
         Mock::given(body_partial_json(part)).respond_with(response)
     };
     let fine = stream(&[delta(&json!({"content": "{}"}), Some("stop"))]);
-    refuse(json!({ "response_format": {} }), "guided decoding is off").with_priority(1).expect(1).mount(&server).await;
-    refuse(json!({ "seed": 7 }), "Unsupported parameter: 'seed'").with_priority(2).expect(1).mount(&server).await;
+    refuse(json!({ "response_format": {} }), "guided decoding is off")
+        .with_priority(1)
+        .expect(1)
+        .mount(&server)
+        .await;
+    refuse(json!({ "seed": 7 }), "Unsupported parameter: 'seed'")
+        .with_priority(2)
+        .expect(1)
+        .mount(&server)
+        .await;
     let renamed = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.";
     refuse(json!({ "max_tokens": 100 }), renamed).with_priority(3).expect(1).mount(&server).await;
     Mock::given(method("POST")).respond_with(fine).with_priority(9).mount(&server).await;
@@ -225,7 +238,11 @@ async fn what_a_server_refuses_by_name_is_left_out_from_then_on() {
     let asked = provider.asked().await;
     assert_eq!(asked.len(), 5, "three refusals, then two answers");
     let last = &asked[4];
-    assert!(last.get("response_format").is_none() && last.get("seed").is_none() && last.get("max_tokens").is_none());
+    assert!(
+        last.get("response_format").is_none()
+            && last.get("seed").is_none()
+            && last.get("max_tokens").is_none()
+    );
     assert_eq!(last["max_completion_tokens"], 100);
     let words = last["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
     assert!(words.contains("JSON schema"), "{words}");
@@ -246,10 +263,19 @@ async fn every_failure_says_what_to_do() {
         ("400 too long", json(400, error("This model's maximum context length is 8192 tokens"))),
         ("400 tools", json(400, error("m does not support tools"))),
         ("429 date", json(429, error("slow down")).insert_header("retry-after", "3")),
-        ("429 credit", json(429, json!({ "error": { "message": "no money", "code": "insufficient_quota" } }))),
+        (
+            "429 credit",
+            json(429, json!({ "error": { "message": "no money", "code": "insufficient_quota" } })),
+        ),
         ("500 page", text(500, "<html><title>Internal Server Error</title></html>")),
         ("503", json(503, json!({ "message": "loading model" }))),
-        ("529", json(529, json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" } }))),
+        (
+            "529",
+            json(
+                529,
+                json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" } }),
+            ),
+        ),
         ("302", text(302, "").insert_header("location", "https://elsewhere.example/v1")),
         ("a page", text(200, "<html><title>Sign in</title></html>")),
         ("empty", text(200, "  \n")),
@@ -257,11 +283,17 @@ async fn every_failure_says_what_to_do() {
         ("other JSON", json(200, json!({ "result": "yes" }))),
         ("null", json(200, json!({ "choices": [] }))),
         ("an error within", json(200, error("the engine died"))),
-        ("an image", json(200, json!({ "choices": [{ "message": { "content": [{ "type": "image_url" }] } }] }))),
+        (
+            "an image",
+            json(200, json!({ "choices": [{ "message": { "content": [{ "type": "image_url" }] } }] })),
+        ),
         ("half a stream", events("data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\ndata: {\"cho")),
         ("a stream without an end", events("data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\n")),
         ("garbage in a stream", events("data: {\"choices\":[]}\n\ndata: <oops>\n\n")),
-        ("an error in a stream", events("data: {\"error\":{\"message\":\"slow down\",\"code\":\"429\"}}\n\n")),
+        (
+            "an error in a stream",
+            events("data: {\"error\":{\"message\":\"slow down\",\"code\":\"429\"}}\n\n"),
+        ),
         ("too large", text(200, &format!("{{\"x\": \"{}\"}}", "x".repeat(17 << 20)))),
     ];
     let mut told = String::new();
@@ -284,7 +316,8 @@ async fn every_failure_says_what_to_do() {
 async fn the_messages_protocol_fails_in_the_same_words() {
     let events = |body: &str| ResponseTemplate::new(200).set_body_raw(body, "text/event-stream");
     let start = "data: {\"type\":\"message_start\",\"message\":{}}\n\n";
-    let overloaded = "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
+    let overloaded =
+        "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
     let cases = [
         ("half a stream", events(start)),
         ("an error in a stream", events(&format!("{start}{overloaded}"))),
@@ -334,7 +367,8 @@ async fn a_connection_that_breaks_or_never_begins_is_told() {
 
 #[tokio::test]
 async fn a_server_that_hangs_is_left_at_the_deadline() {
-    let provider = Provider::that_answers(ResponseTemplate::new(200).set_delay(Duration::from_secs(3600))).await;
+    let provider =
+        Provider::that_answers(ResponseTemplate::new(200).set_delay(Duration::from_secs(3600))).await;
     let policy = RetryPolicy { attempts: 1, ..RetryPolicy::within(Duration::from_millis(50)) };
     let model = Retried::new(open(&provider.spec(Protocol::Chat), None), policy, Permits::new(1, 1));
     let error = model.complete(&hello()).await.unwrap_err();
@@ -350,7 +384,8 @@ async fn a_limit_is_kept_to_and_the_answer_comes() {
     Mock::given(method("POST")).respond_with(fine).mount(&server).await;
     let provider = Provider { server, directory: tempfile::tempdir().unwrap() };
     let spec = ModelSpec { key: KeySource::None, ..provider.spec(Protocol::Chat) };
-    let policy = RetryPolicy { first_delay: Duration::from_millis(1), ..RetryPolicy::within(Duration::from_secs(60)) };
+    let policy =
+        RetryPolicy { first_delay: Duration::from_millis(1), ..RetryPolicy::within(Duration::from_secs(60)) };
     let permits = Permits::new(8, 8);
     let answer = Retried::new(open(&spec, None), policy, permits.clone()).complete(&hello()).await.unwrap();
     assert_eq!((answer.text.as_str(), answer.attempts), ("at last", 3));
