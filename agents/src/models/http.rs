@@ -227,6 +227,7 @@ impl Endpoint {
             "context_length_exceeded",
             "maximum context length",
             "context window",
+            "contextwindowexceeded",
             "prompt is too long",
             "context size",
             "too many tokens",
