@@ -9,6 +9,7 @@ mod failure;
 mod output;
 mod progress;
 mod session;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! What models answer, well-behaved and not, against an episode in memory.
 
 use async_trait::async_trait;
+use mlgym::EnvironmentError;
 use mlgym_journal::{BudgetKind, ToolCall};
 use serde_json::Value;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
+use mlgym_agents::human::Desk;
 use mlgym_agents::models::Models;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunManifest, TaskName};
@@ -17,6 +18,7 @@ use crate::failure::{Failure, Kind};
 use crate::output::hanging;
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
+use crate::terminal::StandardTerminal;
 
 /// How long what is stopped may take to clean up after itself.
 const GRACE: Duration = Duration::from_secs(4);
@@ -102,10 +104,12 @@ pub(crate) async fn execute(
 ) -> Result<RunReport, Failure> {
     let (manifest, lock, ready) = plan;
     let (sender, mut events) = mpsc::unbounded_channel();
+    let models = Models::watched_by(Arc::new(progress.clone()));
+    let desk = Desk::new(Arc::new(StandardTerminal::default()));
     let runner = Runner {
         home: home.clone(),
         backend: engine.backend.clone(),
-        agents: Arc::new(Agents::with(Models::watched_by(Arc::new(progress.clone())))),
+        agents: Arc::new(Agents::with(models).at(desk)),
         watchers: Some(sender),
         allowed: session.allowed(),
         gpus: Session::gpus(ready.values().map(|ready| ready.task.as_ref())),
