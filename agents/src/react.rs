@@ -236,7 +236,8 @@ impl Session<'_> {
         let mut lines: Vec<String> = problems.iter().filter(is_said).map(ToString::to_string).collect();
         let left = self.options.max_answers.saturating_sub(self.answers);
         if left <= WARNED {
-            lines.push(format!("You have {left} answers left. Submit before they are used up."));
+            let left = rendering::counted(left.into(), "answer");
+            lines.push(format!("You have {left} left. Submit before they are used up."));
         }
         match messages.last_mut() {
             _ if lines.is_empty() => {}

@@ -246,7 +246,7 @@ async fn a_model_that_never_stops_is_stopped() {
     outcome.unwrap();
     assert_eq!(asked.len(), 9);
     assert!(
-        last(&asked[8]).ends_with("You have 1 answers left. Submit before they are used up."),
+        last(&asked[8]).ends_with("You have 1 answer left. Submit before they are used up."),
         "{}",
         last(&asked[8])
     );
