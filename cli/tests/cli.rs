@@ -612,3 +612,29 @@ fn a_person_acts_at_the_terminal_and_is_replayed() {
         &["did you mean \"replay.fixture-one.s0\"?"],
     );
 }
+
+#[test]
+fn a_users_program_is_an_agent() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "true");
+    std::fs::write(
+        home.path().join("agent.sh"),
+        "read -r reset; echo '{\"type\":\"submit\"}'; read -r last\n",
+    )
+    .unwrap();
+    let work = r#"read -r r; echo '{"type":"write","path":"answer.txt","content":"score 0.5"}'; read -r s"#;
+    let mut command = mlgym(home.path());
+    // What follows the first two lines lies where the program is started.
+    command
+        .current_dir(home.path())
+        .args(["eval", "-a", "command", "-t", "one", "--suite", &suite, "--json"]);
+    let output = command.args(["--command", &format!("{work}; echo reset | sh agent.sh")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["standings"][0]["mean"], 0.5);
+    check(
+        home.path(),
+        &["eval", "-a", "command", "-t", "one", "--suite", &suite, "--command", "echo broken >&2; exit 4"],
+        1,
+        &["agent_error", "ended before the episode, with exit code 4", "broken"],
+    );
+}

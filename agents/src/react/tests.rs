@@ -310,6 +310,44 @@ async fn what_is_trimmed_is_counted_and_reported() {
     assert!(data["trimmed"]["tokens"].as_u64().unwrap() > 50);
 }
 
+/// A model that sums up when it is asked to, and else follows its script.
+#[derive(Debug)]
+struct Summing(Scripted);
+
+#[async_trait]
+impl Model for Summing {
+    fn name(&self) -> &str {
+        "summing"
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        let is_summary = request.role == "history";
+        if is_summary { Ok(text("I printed a lot.")) } else { self.0.complete(request).await }
+    }
+}
+
+#[tokio::test]
+async fn a_long_conversation_goes_on_from_its_summary() {
+    let policy = HistoryPolicy::Summary(2000);
+    let options = ReactOptions { history: policy, ..ReactOptions::default() };
+    let mut answers: Vec<Completion> =
+        (0..40).map(|n| shell(&format!("echo {n} {}", "x".repeat(400)))).collect();
+    answers.extend([shell("echo 1 > answer.txt"), submit()]);
+    let model = Arc::new(Summing(Scripted::new(answers)));
+    let mut bench = Bench::new(100);
+    bench.run(&mut React::new(model.clone(), options)).await.unwrap();
+    assert!(bench.is_over());
+    let asked = model.0.asked();
+    asked.iter().for_each(assert_well_formed);
+    let length = |request: &Request| serde_json::to_string(&request.messages).unwrap().len();
+    assert!(asked.iter().map(length).max().unwrap() < 12_000, "it stays about where it is summed up");
+    let Message::User { text, .. } = &asked[40].messages[1] else { panic!() };
+    assert!(text.ends_with("You summed them up so:\n\nI printed a lot."), "{text}");
+    let (_, data) = bench.notes("react").pop().unwrap();
+    assert!(data["trimmed"]["summaries"].as_u64().unwrap() > 1);
+    assert!(data["trimmed"]["exchanges"].as_u64().unwrap() > 20);
+}
+
 /// A model that takes so many messages, ends a budget, or never answers.
 #[derive(Debug)]
 struct Odd {
