@@ -23,7 +23,7 @@ const READ: usize = 4_000;
 /// The most bytes of a summary.
 const SUMMARY: usize = 8_000;
 
-const SUMMARISE: &str = include_str!("react/prompts/summarise.md");
+const SUMMARISE: &str = include_str!("history/summarise.md");
 
 /// How a conversation is trimmed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
 //! The agents that come with the gym.
 //!
-//! `automl` is an AutoML engine that uses no language model; `oracle`, `baseline`, `constant`, `random-forest` and
-//! `noop` are the fixed points that tasks are checked against. All act through the environment's steps alone: this
-//! crate knows nothing of databases or terminals, and only its [`redteam`] looks at sandboxes from outside.
+//! `automl` is an AutoML engine that uses no language model; `react` is one model with the gym's [`tools`]; `command` is
+//! any program that speaks JSON lines; `human` is a person at a terminal; `replay` takes a journal's actions again;
+//! `oracle`, `baseline`, `constant`, `random-forest` and `noop` are the fixed points that tasks are checked against. All
+//! act through the environment's steps alone: this crate knows nothing of databases, of terminals only the trait that a
+//! person's brings, and only its [`redteam`] looks at sandboxes from outside.
 
 pub mod automl;
 pub mod check;

@@ -3,14 +3,14 @@
 //! It reasons and acts in turn (ReAct): the model says what it is about to do and calls a tool, and the next request
 //! repeats the outcome. Whatever else a model answers gets a correction, as a message to it and a note in the journal.
 //! After too many answers in a row of which nothing could be used, or too many answers at all, what lies there is
-//! submitted. Retries, budgets of tokens and recordings are the model's wrappers' business.
+//! submitted. Retries and recordings, budgets of tokens and the run's stop are the model's wrappers' business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mlgym::{Action, Agent, AgentError, Context, Environment, EnvironmentError};
+use mlgym::{Action, Agent, AgentError, Context, Environment};
 use serde_json::json;
 
 use crate::history::{History, HistoryPolicy};
@@ -145,10 +145,7 @@ impl Session<'_> {
 
     /// Has the model answer, after trimming what the policy says; more when the model says that it is too long.
     async fn ask(&mut self, context: &Context) -> Result<Completion, AgentError> {
-        let cancelled = || AgentError::Environment(EnvironmentError::Cancelled);
-        let trimming = self.history.trim(self.model, &self.sampling);
-        let trimmed = context.cancel.run_until_cancelled(trimming).await.ok_or_else(cancelled)??;
-        if trimmed {
+        if self.history.trim(self.model, &self.sampling).await? {
             self.note_trimmed(context)?;
         }
         loop {
@@ -159,8 +156,7 @@ impl Session<'_> {
                 sampling: self.sampling.clone(),
                 ..Request::default()
             };
-            let asking = self.model.complete(&request);
-            match context.cancel.run_until_cancelled(asking).await.ok_or_else(cancelled)? {
+            match self.model.complete(&request).await {
                 Err(ModelError::TooLong { .. }) if self.history.halve() => self.note_trimmed(context)?,
                 answer => return Ok(answer?),
             }
@@ -240,7 +236,8 @@ impl Session<'_> {
         let mut lines: Vec<String> = problems.iter().filter(is_said).map(ToString::to_string).collect();
         let left = self.options.max_answers.saturating_sub(self.answers);
         if left <= WARNED {
-            lines.push(format!("You have {left} answers left. Submit before they are used up."));
+            let left = rendering::counted(left.into(), "answer");
+            lines.push(format!("You have {left} left. Submit before they are used up."));
         }
         match messages.last_mut() {
             _ if lines.is_empty() => {}

@@ -47,9 +47,14 @@ pub(crate) fn outcome(seen: &Observation) -> String {
 /// Writes what is left of steps and validations.
 pub(crate) fn counts(left: &Remaining) -> String {
     let mut parts = Vec::new();
-    parts.extend(left.steps.map(|steps| format!("{steps} steps")));
-    parts.push(format!("{} validations", left.validations));
+    parts.extend(left.steps.map(|steps| counted(steps, "step")));
+    parts.push(counted(left.validations, "validation"));
     parts.join(", ")
+}
+
+/// Writes a number of things.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes how long it took and what is left of time, tokens and money.

@@ -43,7 +43,7 @@ const AFTER: &str = "Exit codes: 0 done; 1 something failed its bar; 2 usage; 3 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run agents on tasks, grade them, store the scores and print the leaderboard
-    Eval(eval::Arguments),
+    Eval(Box<eval::Arguments>),
     /// Show how agents rank, or rebuild the database from the journals
     Leaderboard(leaderboard::Arguments),
     /// List, show and resume runs
@@ -125,7 +125,7 @@ async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
 
 async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failure> {
     match command {
-        Command::Eval(arguments) => Box::pin(eval::run(&session, arguments)).await,
+        Command::Eval(arguments) => Box::pin(eval::run(&session, *arguments)).await,
         Command::Leaderboard(arguments) => Box::pin(leaderboard::run(&session, arguments)).await,
         Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,

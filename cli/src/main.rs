@@ -10,6 +10,7 @@ mod memory;
 mod output;
 mod progress;
 mod session;
+mod terminal;
 
 use std::process::ExitCode;
 

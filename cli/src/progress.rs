@@ -64,7 +64,15 @@ impl Line {
 impl Progress {
     /// Shows lines when both stdout and stderr are terminals; else only what a log should keep.
     pub(crate) fn new() -> Self {
-        let is_shown = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        Self::shown(std::io::stdout().is_terminal() && std::io::stderr().is_terminal())
+    }
+
+    /// Shows no moving lines, because a person types at the terminal.
+    pub(crate) fn still() -> Self {
+        Self::shown(false)
+    }
+
+    fn shown(is_shown: bool) -> Self {
         let target =
             if is_shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         Self {

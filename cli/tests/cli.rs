@@ -552,3 +552,89 @@ fn an_ordinary_user_needs_neither_root_nor_an_engine() {
     }
     assert_eq!(std::fs::read_dir(at("home").join("sandboxes")).unwrap().count(), 0, "sandboxes were left");
 }
+
+#[test]
+fn agents_say_what_they_need_before_anything_is_prepared() {
+    let home = home();
+    let check = |arguments: &[&str], words: &[&str]| {
+        check(home.path(), &[&["eval", "--agent"], arguments].concat(), 2, words);
+    };
+    check(&["react"], &["failed to run the agent react", "--model"]);
+    check(&["command"], &["say which program with --command"]);
+    check(&["replay"], &["say which journal with --journal"]);
+    check(&["oracle", "--history", "last:3"], &["failed to use --history", "--agent react"]);
+    check(&["oracle", "--command", "true"], &["failed to use --command", "--agent command"]);
+    check(&["react", "--history", "everything"], &["--history", "last:N"]);
+    check(&["replay", "--journal", "nowhere"], &["failed to find the journal \"nowhere\"", "RUN/EPISODE"]);
+    check(&["replay", "--journal", "norun/noepisode"], &["failed to find the run \"norun\""]);
+}
+
+#[test]
+fn a_person_acts_at_the_terminal_and_is_replayed() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "true");
+    let mut command = mlgym(home.path());
+    command.args(["eval", "-a", "human", "-t", "one", "--suite", &suite, "--json"]);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let typed = "ls\n$ printf '\\033[31mred'\n:write answer.txt\nscore 0.5\n.\n:validate\n:submit\ny\n";
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(json(&output)["standings"][0]["mean"], 0.5);
+    for words in [
+        "hand in /workspace/answer.txt",
+        "a command begins with `$ `",
+        "\\u{1b}[31mred",
+        "2 validations",
+        "points 0.5",
+        "The episode is over: submitted.",
+    ] {
+        assert!(said.contains(words), "{words:?} in {said}");
+    }
+    let episode = "human.fixture-one.s0";
+    let arguments = ["eval", "-a", "replay", "--suite", &suite, "--json", "--journal"];
+    let replayed = run(home.path(), &[&arguments[..], &[&format!("last/{episode}")]].concat());
+    assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+    let board = json(&replayed);
+    assert_eq!(
+        (&board["standings"][0]["mean"], &board["standings"][0]["episodes"]),
+        (&0.5.into(), &1.into())
+    );
+    let shown = run(home.path(), &["run", "show", "last", "-e", "replay.fixture-one.s0"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains("4 of 4 actions taken: 4 observations are equal"), "{text}");
+    check(
+        home.path(),
+        &["eval", "-a", "replay", "--suite", &suite, "--journal", "last/replay.fixture-on.s0"],
+        2,
+        &["did you mean \"replay.fixture-one.s0\"?"],
+    );
+}
+
+#[test]
+fn a_users_program_is_an_agent() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "true");
+    std::fs::write(
+        home.path().join("agent.sh"),
+        "read -r reset; echo '{\"type\":\"submit\"}'; read -r last\n",
+    )
+    .unwrap();
+    let work = r#"read -r r; echo '{"type":"write","path":"answer.txt","content":"score 0.5"}'; read -r s"#;
+    let mut command = mlgym(home.path());
+    // What follows the first two lines lies where the program is started.
+    command
+        .current_dir(home.path())
+        .args(["eval", "-a", "command", "-t", "one", "--suite", &suite, "--json"]);
+    let output = command.args(["--command", &format!("{work}; echo reset | sh agent.sh")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(json(&output)["standings"][0]["mean"], 0.5);
+    check(
+        home.path(),
+        &["eval", "-a", "command", "-t", "one", "--suite", &suite, "--command", "echo broken >&2; exit 4"],
+        1,
+        &["agent_error", "ended before the episode, with exit code 4", "broken"],
+    );
+}

@@ -84,6 +84,18 @@ async fn a_program_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_program_is_started_where_its_run_was_planned() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = CommandOptions {
+        directory: Some(directory.path().to_owned()),
+        ..CommandOptions::new("pwd -P >&2; exit 1")
+    };
+    let error = Bench::new(30).run(&mut Command::new(options)).await.unwrap_err();
+    let here = directory.path().canonicalize().unwrap().display().to_string();
+    assert!(error.to_string().ends_with(&here), "{error}");
+}
+
+#[tokio::test]
 async fn a_program_that_cannot_be_started_says_why() {
     let directory = Some("/no/such/directory".into());
     let mut command = Command::new(CommandOptions { directory, ..CommandOptions::new("true") });

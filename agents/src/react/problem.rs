@@ -56,7 +56,7 @@ impl std::fmt::Display for Problem {
             Self::Empty => write!(f, "Nothing was carried out: your answer was empty. {CALL}"),
             Self::Prose => write!(
                 f,
-                "Nothing was carried out: your answer calls no tool. Actions written as text, code blocks included, do \
+                "Nothing was carried out: your answer calls no tool. What is only written, commands and code included, does \
                  nothing. {CALL}"
             ),
             Self::Long(bytes) => write!(

@@ -1,7 +1,9 @@
 //! What models answer, well-behaved and not, against an episode in memory.
 
 use async_trait::async_trait;
+use mlgym::EnvironmentError;
 use mlgym_journal::{BudgetKind, ToolCall};
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -34,7 +36,36 @@ async fn played(
 ) -> (Result<(), AgentError>, Vec<Request>) {
     let model = Arc::new(Scripted::new(answers));
     let outcome = bench.run(&mut React::new(model.clone(), options)).await;
-    (outcome, model.asked())
+    let asked = model.asked();
+    asked.iter().for_each(assert_well_formed);
+    (outcome, asked)
+}
+
+/// What every provider wants of a conversation, whatever the model said before.
+fn assert_well_formed(request: &Request) {
+    let (mut open, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    assert!(matches!(request.messages[..2], [Message::System { .. }, Message::User { .. }]));
+    for message in &request.messages {
+        match message {
+            Message::System { text } | Message::User { text, .. } => {
+                assert!(open.is_empty() && !text.trim().is_empty(), "{request:?}");
+            }
+            Message::Assistant { text, tool_calls } => {
+                assert!(open.is_empty(), "calls without an answer: {open:?}");
+                assert!(!text.is_empty() || !tool_calls.is_empty(), "an empty message");
+                for call in tool_calls {
+                    assert!(ids.insert(call.id.clone()), "two calls named {}", call.id);
+                    assert!(serde_json::from_str::<serde_json::Map<_, Value>>(&call.arguments).is_ok());
+                    open.insert(call.id.clone());
+                }
+            }
+            Message::Tool { id, text, .. } => {
+                assert!(open.remove(id), "an answer to no call");
+                assert!(!text.is_empty());
+            }
+        }
+    }
+    assert!(open.is_empty(), "calls without an answer: {open:?}");
 }
 
 /// The text of a request's last message.
@@ -245,7 +276,7 @@ async fn a_model_that_never_stops_is_stopped() {
     outcome.unwrap();
     assert_eq!(asked.len(), 9);
     assert!(
-        last(&asked[8]).ends_with("You have 1 answers left. Submit before they are used up."),
+        last(&asked[8]).ends_with("You have 1 answer left. Submit before they are used up."),
         "{}",
         last(&asked[8])
     );
@@ -277,6 +308,44 @@ async fn what_is_trimmed_is_counted_and_reported() {
     assert_eq!(data["history"], "last:2");
     assert_eq!(data["trimmed"], bench.notes("history").pop().unwrap().1);
     assert!(data["trimmed"]["tokens"].as_u64().unwrap() > 50);
+}
+
+/// A model that sums up when it is asked to, and else follows its script.
+#[derive(Debug)]
+struct Summing(Scripted);
+
+#[async_trait]
+impl Model for Summing {
+    fn name(&self) -> &str {
+        "summing"
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        let is_summary = request.role == "history";
+        if is_summary { Ok(text("I printed a lot.")) } else { self.0.complete(request).await }
+    }
+}
+
+#[tokio::test]
+async fn a_long_conversation_goes_on_from_its_summary() {
+    let policy = HistoryPolicy::Summary(2000);
+    let options = ReactOptions { history: policy, ..ReactOptions::default() };
+    let mut answers: Vec<Completion> =
+        (0..40).map(|n| shell(&format!("echo {n} {}", "x".repeat(400)))).collect();
+    answers.extend([shell("echo 1 > answer.txt"), submit()]);
+    let model = Arc::new(Summing(Scripted::new(answers)));
+    let mut bench = Bench::new(100);
+    bench.run(&mut React::new(model.clone(), options)).await.unwrap();
+    assert!(bench.is_over());
+    let asked = model.0.asked();
+    asked.iter().for_each(assert_well_formed);
+    let length = |request: &Request| serde_json::to_string(&request.messages).unwrap().len();
+    assert!(asked.iter().map(length).max().unwrap() < 12_000, "it stays about where it is summed up");
+    let Message::User { text, .. } = &asked[40].messages[1] else { panic!() };
+    assert!(text.ends_with("You summed them up so:\n\nI printed a lot."), "{text}");
+    let (_, data) = bench.notes("react").pop().unwrap();
+    assert!(data["trimmed"]["summaries"].as_u64().unwrap() > 1);
+    assert!(data["trimmed"]["exchanges"].as_u64().unwrap() > 20);
 }
 
 /// A model that takes so many messages, ends a budget, or never answers.
@@ -347,4 +416,57 @@ async fn a_stopped_run_does_not_wait_for_the_model() {
     bench.context.cancel.cancel();
     let error = bench.run(&mut React::new(Arc::new(model), ReactOptions::default())).await.unwrap_err();
     assert!(matches!(error, AgentError::Environment(EnvironmentError::Cancelled)), "{error:?}");
+}
+
+/// Anything that a provider's protocol lets through.
+fn any_answer() -> impl Strategy<Value = Completion> {
+    let name = prop_oneof![
+        3 => proptest::sample::select(crate::tools::NAMES.to_vec()).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    let arguments = prop_oneof![
+        Just(r#"{"command": "tick"}"#.to_owned()),
+        Just(r#"{"command": "echo 1 > answer.txt"}"#.to_owned()),
+        Just(r#"{"path": "a", "content": "b"}"#.to_owned()),
+        Just(String::new()),
+        Just(r#"{"command": "cut"#.to_owned()),
+        any::<String>(),
+    ];
+    let id = prop_oneof![Just("call_0".to_owned()), any::<String>()];
+    let call = (id, name, arguments).prop_map(|(id, name, arguments)| ToolCall { id, name, arguments });
+    let finish = prop_oneof![
+        Just(Finish::Stop),
+        Just(Finish::Length),
+        Just(Finish::ToolCalls),
+        Just(Finish::Filtered),
+        Just(Finish::Other("eos".to_owned())),
+    ];
+    let calls = proptest::collection::vec(call, 0..11);
+    (prop_oneof![Just(String::new()), any::<String>()], calls, finish)
+        .prop_map(|(said, tool_calls, finish)| Completion { tool_calls, finish, ..text(said) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_a_model_answers_the_conversation_is_well_formed_and_comes_to_an_end(
+        answers in proptest::collection::vec(any_answer(), 0..40),
+        policy in proptest::sample::select(vec![HistoryPolicy::Whole, HistoryPolicy::Last(1), HistoryPolicy::Last(3)]),
+    ) {
+        let count = answers.len();
+        let options = ReactOptions { history: policy, max_answers: 20, ..ReactOptions::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut bench = Bench::new(25);
+        let (outcome, asked) = runtime.block_on(played(&mut bench, answers, options));
+        prop_assert!(asked.len() <= 20);
+        match outcome {
+            Ok(()) => prop_assert!(bench.is_over()),
+            // Given up with nothing to submit, or left without an answer by the script.
+            Err(AgentError::Failed { .. }) => prop_assert!(!bench.is_over()),
+            Err(AgentError::Model(_)) => prop_assert_eq!(asked.len(), count + 1),
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+        prop_assert_eq!(bench.notes("react").len(), 1);
+    }
 }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use clap::Args;
 use mlgym::runner::parallelism;
 use mlgym_agents::Agents;
+use mlgym_agents::options::AgentOptions;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, Budgets, EpisodeId, EpisodePlan, Home, Purpose, RunManifest};
 use mlgym_leaderboard::Filter;
 use mlgym_tasks::{Suite, Task};
 
+use crate::commands::agent;
 use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
 use crate::commands::leaderboard::{Board, by_agent, by_task};
 use crate::commands::model;
@@ -54,6 +56,8 @@ pub(crate) struct Arguments {
     usd: Option<f64>,
     #[command(flatten)]
     model: model::ModelArguments,
+    #[command(flatten)]
+    agent: agent::AgentArguments,
 }
 
 /// One item of `--seeds`.
@@ -77,24 +81,36 @@ pub(crate) fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no number above 0"))
 }
 
-pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(session: &Session, mut arguments: Arguments) -> Result<ExitCode, Failure> {
     let agents = agents(&arguments.agents)?;
     let home = session.home()?;
+    let model = arguments.model.choose(&home)?;
+    let options = arguments.agent.choose(&home, &agents, model.name.is_some())?;
+    if let Some(recorded) = agent::recorded(&options, &agents)? {
+        if arguments.tasks.is_empty() {
+            arguments.tasks.push(recorded.task.to_string());
+        }
+        if arguments.seeds.is_empty() {
+            arguments.seeds.push(Seeds(vec![recorded.seed]));
+        }
+    }
     let suite = Suite::load(&arguments.suite, &home.cache())?;
     let tasks = select(&suite, &arguments.tasks)?;
     permitted(session, &tasks)?;
-    let model = arguments.model.choose(&home)?;
     if let Some(usd) = arguments.usd {
         model.can_be_priced(usd)?;
     }
     let leaderboard = session.leaderboard(&home).await?;
-    let progress = Progress::new();
+    let has_person = agents.iter().any(|agent| agent.as_str() == "human");
+    let progress = if has_person { Progress::still() } else { Progress::new() };
     let engine = session.engine(&progress).await?;
     session.reap(&engine, &home).await?;
     let facts = engine.backend.facts().await?;
-    let parallel =
-        arguments.parallel.map_or_else(|| parallelism(&facts, tasks.iter().map(AsRef::as_ref)), usize::from);
-    let manifest = plan(&suite, &tasks, &agents, (&arguments, &model), parallel)?;
+    let fitting = || parallelism(&facts, tasks.iter().map(AsRef::as_ref));
+    // One person does one thing at a time.
+    let fitting = || if has_person { 1 } else { fitting() };
+    let parallel = arguments.parallel.map_or_else(fitting, usize::from);
+    let manifest = plan(&suite, &tasks, &agents, (&arguments, &model, &options), parallel)?;
     let lock = RunLock::take(&home, &manifest.run)?;
     manifest.save(&home)?;
     progress.line(format!(
@@ -168,7 +184,7 @@ fn plan(
     suite: &Suite,
     tasks: &[Arc<Task>],
     agents: &[AgentName],
-    (arguments, model): (&Arguments, &model::Choice),
+    (arguments, model, agent_options): (&Arguments, &model::Choice, &AgentOptions),
     parallel: usize,
 ) -> Result<RunManifest, Failure> {
     let asked: BTreeSet<u64> = arguments.seeds.iter().flat_map(|seeds| seeds.0.iter().copied()).collect();
@@ -194,7 +210,7 @@ fn plan(
                         usd: arguments.usd.or(task.budgets.usd),
                     },
                     model: model.name.clone(),
-                    options: model.options(),
+                    options: model.options().into_iter().chain(agent_options.of_agent(agent)).collect(),
                 });
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
+use mlgym_agents::human::Desk;
 use mlgym_agents::models::Models;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunManifest, TaskName};
@@ -18,6 +19,7 @@ use crate::memory::HomeMemory;
 use crate::output::hanging;
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
+use crate::terminal::StandardTerminal;
 
 /// How long what is stopped may take to clean up after itself.
 const GRACE: Duration = Duration::from_secs(4);
@@ -103,7 +105,8 @@ pub(crate) async fn execute(
 ) -> Result<RunReport, Failure> {
     let (manifest, lock, ready) = plan;
     let (sender, mut events) = mpsc::unbounded_channel();
-    let mut agents = Agents::with(Models::watched_by(Arc::new(progress.clone())));
+    let mut agents = Agents::with(Models::watched_by(Arc::new(progress.clone())))
+        .at(Desk::new(Arc::new(StandardTerminal::default())));
     if let Some(leaderboard) = leaderboard {
         agents = agents.remembering(Arc::new(HomeMemory(leaderboard.clone())));
     }

@@ -55,7 +55,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
 }
 
 /// Reads a run's id as a user typed it.
-fn find(home: &Home, text: &str) -> Result<RunManifest, Failure> {
+pub(crate) fn find(home: &Home, text: &str) -> Result<RunManifest, Failure> {
     let runs = RunManifest::list(home)?;
     if text == "last" {
         for run in runs.iter().rev() {

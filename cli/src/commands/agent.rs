@@ -1,0 +1,95 @@
+//! What the agents of an evaluation are made with, beside their model.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mlgym_agents::history::HistoryPolicy;
+use mlgym_agents::options::{AgentOptions, OptionsError};
+use mlgym_agents::replay::{Recorded, ReplayError};
+use mlgym_journal::{AgentName, Home};
+use mlgym_tasks::nearest;
+
+use crate::commands::run;
+use crate::failure::{Failure, Kind};
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArguments {
+    /// The program that the agent `command` runs, on this machine, as in "python my_agent.py"
+    #[arg(long, value_name = "COMMAND")]
+    command: Option<String>,
+    /// The journal whose actions the agent `replay` takes: RUN/EPISODE, or a file
+    #[arg(long, value_name = "JOURNAL")]
+    journal: Option<String>,
+    /// What `react` keeps of its conversation: whole, last:N, summary or summary:TOKENS [default: whole]
+    #[arg(long, value_name = "POLICY")]
+    history: Option<HistoryPolicy>,
+    /// Corrections in a row after which `react` or `command` gives up [default: 5 and 20]
+    #[arg(long, value_name = "N")]
+    max_corrections: Option<u32>,
+}
+
+impl AgentArguments {
+    /// Finds what is named, and checks that it is what the agents need, before anything is prepared for them.
+    pub(crate) fn choose(
+        &self,
+        home: &Home,
+        agents: &[AgentName],
+        has_model: bool,
+    ) -> Result<AgentOptions, Failure> {
+        let options = AgentOptions {
+            command: self.command.clone(),
+            // A resumed run starts it where this one would have.
+            directory: self.command.as_ref().and_then(|_| std::env::current_dir().ok()),
+            journal: self.journal.as_deref().map(|text| find(home, text)).transpose()?,
+            history: self.history,
+            max_corrections: self.max_corrections,
+        };
+        options.check(agents, has_model)?;
+        Ok(options)
+    }
+}
+
+/// Reads whose journal is to be replayed, where nothing else is asked for: its task and its seed are the run's then.
+pub(crate) fn recorded(options: &AgentOptions, agents: &[AgentName]) -> Result<Option<Recorded>, Failure> {
+    let Some(journal) = &options.journal else { return Ok(None) };
+    let recorded = Recorded::read(journal)?;
+    Ok(agents.iter().all(|agent| agent.as_str() == "replay").then_some(recorded))
+}
+
+/// Finds a journal as a user named it.
+fn find(home: &Home, text: &str) -> Result<PathBuf, Failure> {
+    let path = Path::new(text);
+    for path in [path.to_owned(), path.join("journal.jsonl")] {
+        if path.is_file() {
+            return Ok(std::path::absolute(&path).unwrap_or(path));
+        }
+    }
+    let Some((run, episode)) = text.split_once('/') else {
+        let text =
+            format!("find the journal {text:?}: there is no such file; RUN/EPISODE names one of this home");
+        return Err(Failure::message(Kind::Usage, text));
+    };
+    let manifest = run::find(home, run)?;
+    let known = || manifest.episodes.iter().map(|plan| plan.episode.as_str());
+    let Some(plan) = manifest.episodes.iter().find(|plan| plan.episode.as_str() == episode) else {
+        let near = nearest(episode, known()).map(|near| format!(": did you mean {near:?}?"));
+        let hint =
+            near.unwrap_or_else(|| format!(" (it has {})", known().take(9).collect::<Vec<_>>().join(", ")));
+        let text = format!("find the episode {episode:?} in the run {}{hint}", manifest.run);
+        return Err(Failure::message(Kind::Usage, text));
+    };
+    // The home's path is absolute.
+    Ok(home.journal(&manifest.run, &plan.episode))
+}
+
+impl From<OptionsError> for Failure {
+    fn from(error: OptionsError) -> Self {
+        Self::new(Kind::Usage, error)
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
+        Self::new(Kind::Usage, error)
+    }
+}
