@@ -206,7 +206,7 @@ mod tests {
         let load = |name: &String| Suite::load(name, cache.path()).unwrap();
         let suites: Vec<_> = Suite::builtin_names().iter().map(load).collect();
         let sizes: Vec<_> = suites.iter().map(|suite| (suite.name.as_str(), suite.tasks.len())).collect();
-        assert_eq!(sizes, [("kinds", 3), ("starter", 6)]);
+        assert_eq!(sizes, [("kinds", 3), ("starter", 6), ("tables", 16)]);
         for task in suites.iter().flat_map(|suite| &suite.tasks) {
             assert!(task.metric.is_ordered(), "{}", task.name);
             assert!(
@@ -228,7 +228,10 @@ mod tests {
     fn a_mistyped_name_is_answered_with_the_nearest() {
         let cache = tempfile::tempdir().unwrap();
         let error = Suite::load("startre", cache.path()).unwrap_err().to_string();
-        assert_eq!(error, "find the suite \"startre\": did you mean \"starter\"? (known: kinds, starter)");
+        assert_eq!(
+            error,
+            "find the suite \"startre\": did you mean \"starter\"? (known: kinds, starter, tables)"
+        );
         let suite = Suite::load("starter", cache.path()).unwrap();
         let error = suite.task("digist").unwrap_err().to_string();
         assert!(error.contains("did you mean \"digits\"?"), "{error}");

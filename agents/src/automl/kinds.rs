@@ -85,3 +85,34 @@ impl Kind {
         format!("kind_{}.py", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_model_takes_the_modules_with_it_that_the_engine_wrote_for_its_kind() {
+        for kind in KINDS {
+            let names: Vec<_> =
+                kind.needs.iter().map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".py"))).collect();
+            let comma = if names.len() == 1 { "," } else { "" };
+            let said = format!("    modules = ({}{comma})\n", names.join(", "));
+            assert_eq!(kind.module.contains("    modules = "), !kind.needs.is_empty(), "{}", kind.name);
+            assert!(kind.needs.is_empty() || kind.module.contains(&said), "{}: {said}", kind.name);
+        }
+    }
+
+    #[test]
+    fn a_kind_writes_every_module_that_its_modules_import() {
+        for kind in KINDS {
+            let there: Vec<_> = crate::automl::scripts::files(kind);
+            for (_, text) in &there {
+                let imported = text.lines().filter_map(|line| line.trim_start().strip_prefix("from "));
+                let ours = imported.filter_map(|line| line.split(' ').next());
+                for module in ours.filter(|name| name.starts_with("kind_") || *name == "texts") {
+                    assert!(there.iter().any(|(file, _)| *file == format!("{module}.py")), "{module}");
+                }
+            }
+        }
+    }
+}

@@ -26,7 +26,7 @@ MOST_COLUMNS = 20
 class Data(Table):
     """A table whose rows are to be put into groups. Its target is the row's own number."""
 
-    modules = ("kind_tabular",)
+    modules = ("kind_tabular", "texts")
 
     def target(self, table):
         return table[self.spec["id"]].reset_index(drop=True).index.to_series()

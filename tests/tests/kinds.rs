@@ -1,0 +1,128 @@
+//! The engine on the kinds of data that are not tables with a target: from the built-in suite's data to a model that
+//! answers where neither the data nor the engine is, and to a score.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test needs and does not get must fail it"
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask, Runner, Stage};
+use mlgym_agents::automl::engine::{Engine, Stop};
+use mlgym_agents::automl::plan::Plan;
+use mlgym_journal::run::RunLock;
+use mlgym_journal::{AgentName, EpisodeId, EpisodePlan, EpisodeRecord, TaskName};
+use mlgym_sandbox::image::ImageBuilder;
+use mlgym_tasks::Suite;
+use mlgym_tests::Lab;
+use tokio_util::sync::CancellationToken;
+
+/// Predicts the test rows by the saved model, from a place of its own, and prints which share of the answers is that
+/// of the submission.
+const LOOK: &str = r#"
+mv /workspace/model /tmp/elsewhere && mv /workspace/automl /tmp/hidden && cd /tmp && python - <<'END'
+import sys
+sys.path.insert(0, "/tmp/elsewhere")
+import json, pandas, mlgym_model
+spec = json.load(open("/data/dataset.json"))
+predicted = mlgym_model.load("/tmp/elsewhere").predict(pandas.read_csv("/data/" + spec["test"]))
+submitted = pandas.read_csv("/workspace/submission.csv")
+assert list(predicted.columns) == list(submitted.columns), predicted.columns
+print((predicted == submitted).iloc[:, 1].mean())
+END
+"#;
+
+/// What the saved models said, by task: the share of the submission's answers.
+type Agreement = Arc<Mutex<BTreeMap<TaskName, f64>>>;
+
+/// Tries so many of the candidates, saves the model, looks at it, and submits.
+struct Driven(usize, Agreement);
+
+#[async_trait]
+impl Agent for Driven {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let mut engine = Engine::new(environment, context, &first.remaining);
+        let made: Result<(), Stop> = async {
+            let dataset = engine.dataset().await?;
+            let knowledge = Engine::knowledge(&dataset)?;
+            let profile = engine.profile().await?;
+            let candidates = knowledge.suitable(&profile).into_iter().take(self.0).cloned().collect();
+            let plan = Plan { tuned: 0, ..Plan::new("first", "a test", candidates) };
+            let execution = engine.execute(&plan).await?;
+            engine.refit(&execution).await?;
+            engine.verify().await
+        }
+        .await;
+        made.expect("the engine goes through");
+        let seen = environment.step(Action::shell(LOOK)).await?.observation;
+        let agreement: Option<f64> = seen.stdout.content.trim().parse().ok();
+        let agreement = agreement.ok_or(seen).expect("the saved model answers");
+        self.1.lock().unwrap().insert(environment.task().name.clone(), agreement);
+        environment.step(Action::Submit).await?;
+        Ok(())
+    }
+}
+
+/// Runs the agent on every task of the suite and returns what it came to, by the task's short name.
+async fn run(lab: &Lab, agreement: &Agreement) -> BTreeMap<String, EpisodeRecord> {
+    let engine = mlgym_sandbox::docker::DockerBackend::connect(Default::default()).await.unwrap();
+    let images = ImageBuilder::new(&engine, Arc::new(|_| {}), CancellationToken::new());
+    let images = Arc::new(images);
+    let stage = Stage::new(images, &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
+    let mut ready: HashMap<TaskName, Arc<ReadyTask>> = HashMap::new();
+    let mut manifest = None;
+    for task in Suite::load("kinds", &lab.home.cache()).unwrap().tasks {
+        let manifest = manifest.get_or_insert_with(|| {
+            let mut empty = lab.plan(&task);
+            empty.episodes.clear();
+            empty
+        });
+        let agent = AgentName::new("driven").unwrap();
+        let plan = lab.plan(&task).episodes.remove(0);
+        let episode = EpisodeId::of(&agent, &task.name, 0).unwrap();
+        manifest.episodes.push(EpisodePlan { agent, episode, ..plan });
+        let made = stage.ready(Arc::new(task)).await.unwrap();
+        ready.insert(made.task.name.clone(), Arc::new(made));
+    }
+    let manifest = manifest.expect("the suite has tasks");
+    let factory = {
+        let agreement = agreement.clone();
+        move |_: &EpisodePlan| Some(Box::new(Driven(2, agreement.clone())) as Box<dyn Agent>)
+    };
+    let runner = Runner {
+        home: lab.home.clone(),
+        backend: lab.backend.clone(),
+        agents: Arc::new(factory),
+        watchers: None,
+        allowed: lab.allowed,
+        gpus: None,
+        cancel: CancellationToken::new(),
+    };
+    let lock = RunLock::take(&lab.home, &manifest.run).unwrap();
+    let records = runner.run(&manifest, &lock, &ready).await.unwrap().records;
+    records.into_iter().map(|record| (record.started.task.short().to_owned(), record)).collect()
+}
+
+#[tokio::test]
+async fn every_kind_goes_from_data_to_a_model_that_answers_elsewhere_and_beats_the_baseline() {
+    let lab = Lab::new().await;
+    let agreement = Agreement::default();
+    let records = run(&lab, &agreement).await;
+    let agreement = agreement.lock().unwrap();
+    for (task, least) in [("paper-topics", 0.6), ("star-groups", 0.6), ("ticket-routing", 0.7)] {
+        let record = &records[task];
+        let score = record.normalised.unwrap_or_else(|| panic!("{task}: {record:?}"));
+        assert!(score > least, "{task}: {score}");
+        // The submission is the mean of the folds' models, the saved model is fitted on all rows.
+        let same = agreement.iter().find(|(name, _)| name.short() == task).expect("it was looked at").1;
+        assert!(*same > 0.8, "{task}: {same}");
+    }
+}
