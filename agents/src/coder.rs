@@ -23,10 +23,10 @@ pub mod trace;
 pub mod value;
 mod workshop;
 
-pub use evaluator::{EvaluatorError, Limits};
+pub use evaluator::{Evaluator, EvaluatorError, Limits};
 pub use graph::{Function, Graph};
 pub use outline::ParseError;
-pub use protocol::{Code, Fault, Probe, ProbeKind, SearchReport};
+pub use protocol::{Choice, Code, Fault, Probe, ProbeKind, Search, SearchReport, Searched, Source, Spent};
 pub use solve::{CoderError, Options, Reason, Solved, solve};
 pub use trace::{Trace, recompute};
 pub use workshop::{Site, Workshop, WorkshopError};

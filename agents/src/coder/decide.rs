@@ -6,7 +6,7 @@ use crate::coder::candidates::{self, Terms};
 use crate::coder::desk::Ask;
 use crate::coder::graph::{Check, Function, words};
 use crate::coder::prompts::{self, Around};
-use crate::coder::protocol::{Choice, Code, Probe, ProbeKind, Search, SearchReport};
+use crate::coder::protocol::{Choice, Code, Probe, ProbeKind, Search, SearchReport, Searched};
 use crate::coder::select::{Decision, Program};
 use crate::coder::solve::{Reason, Solver};
 use crate::coder::trace::{CallTrace, ComponentTrace, SearchTrace, votes};
@@ -37,11 +37,11 @@ impl Solver<'_> {
                 let programs = self.all_programs(&functions);
                 return self.decide(record, programs).await.map(|()| true);
             }
-            let report = self.search(&functions, &constraints, searched.take()).await?;
+            let Searched { report, spent } = self.search(&functions, &constraints, searched.take()).await?;
             let sizes = functions.iter().map(|name| self.pools.of(name).len()).collect::<Vec<_>>();
             let (found, complete) = (report.found.clone(), report.complete);
             self.note_failures(&functions, &constraints, &report).await?;
-            record.searches.push(SearchTrace { candidates: sizes.clone(), report });
+            record.searches.push(SearchTrace { candidates: sizes.clone(), report, spent });
             if !found.is_empty() {
                 return self.decide_found(record, found).await.map(|()| true);
             }
@@ -180,7 +180,7 @@ impl Solver<'_> {
         functions: &[String],
         constraints: &[Probe],
         known: Option<Vec<usize>>,
-    ) -> Result<SearchReport, Reason> {
+    ) -> Result<Searched, Reason> {
         let ground = self.ground(functions);
         let known = known.map(|known| [known, vec![1; ground.len()]].concat());
         let wanted = if functions.len() == 1 { self.options.most_candidates } else { FOUND };
@@ -193,11 +193,11 @@ impl Solver<'_> {
             limit: self.options.combinations,
             wanted,
         };
-        let mut report = self.evaluator.search(&prelude, request).await?;
-        for found in &mut report.found {
+        let mut searched = self.evaluator.search(&prelude, request).await?;
+        for found in &mut searched.report.found {
             found.truncate(functions.len());
         }
-        Ok(report)
+        Ok(searched)
     }
 
     async fn put(
@@ -400,10 +400,10 @@ impl Solver<'_> {
                 let before = self.settled.clone();
                 self.take(&other.functions, decision.programs.get(*alternative).cloned());
                 let still = self.still_holds(&other.functions, functions).await?;
-                let report =
+                let searched =
                     if still { Some(self.search(functions, constraints, None).await?) } else { None };
-                match report {
-                    Some(report) if !report.found.is_empty() => {
+                match searched {
+                    Some(Searched { report, spent }) if !report.found.is_empty() => {
                         let note =
                             format!("{} cannot be written with the first choice", functions.join(", "));
                         let again =
@@ -412,7 +412,7 @@ impl Solver<'_> {
                         let sizes = functions.iter().map(|name| self.pools.of(name).len()).collect();
                         let found = report.found.clone();
                         let mut record = record.clone();
-                        record.searches.push(SearchTrace { candidates: sizes, report });
+                        record.searches.push(SearchTrace { candidates: sizes, report, spent });
                         return self.decide_found(record, found).await.map(|()| true);
                     }
                     _ => self.settled = before,

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::coder::protocol::{
-    Assembled, Batch, Choice, InspectReport, Part, Probe, RunReport, Search, SearchReport, Source,
+    Assembled, Batch, Choice, Code, InspectReport, Inspected, Part, Probe, RunReport, Search, Searched,
+    Source,
 };
 use crate::steps::explain;
 
@@ -72,7 +73,7 @@ pub enum EvaluatorError {
 }
 
 /// Evaluates in an environment's sandbox.
-pub(crate) struct Evaluator<'a> {
+pub struct Evaluator<'a> {
     environment: &'a mut dyn Environment,
     limits: Limits,
     seed: u64,
@@ -98,8 +99,15 @@ struct PreludeFault {
     prelude_fault: String,
 }
 
+impl std::fmt::Debug for Evaluator<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evaluator").field("batches", &self.batches).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Evaluator<'a> {
-    pub(crate) fn new(environment: &'a mut dyn Environment, limits: Limits, seed: u64) -> Self {
+    /// Takes an environment that has been reset, how candidates are run, and the seed of searches.
+    pub fn new(environment: &'a mut dyn Environment, limits: Limits, seed: u64) -> Self {
         let cpus = environment.task().limits.cpus.clamp(1.0, 64.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
         let workers = limits.workers.unwrap_or(cpus as u32).max(1);
@@ -120,21 +128,29 @@ impl<'a> Evaluator<'a> {
         Ok(report)
     }
 
-    /// Looks for combinations that hold all constraints.
-    pub(crate) async fn search(
+    /// Reads candidates of one function without running them: each as it can be searched, or what is wrong with it.
+    pub async fn codes(
         &mut self,
-        prelude: &str,
-        search: Search<'_>,
-    ) -> Result<SearchReport, EvaluatorError> {
+        sources: Vec<Source<'_>>,
+    ) -> Result<Vec<Result<Code, String>>, EvaluatorError> {
+        let read = |item: Inspected| match (item.problem, item.code) {
+            (None, Some(code)) => Ok(code),
+            (problem, _) => Err(problem.unwrap_or_default()),
+        };
+        Ok(self.inspect(sources, Vec::new()).await?.items.into_iter().map(read).collect())
+    }
+
+    /// Looks for combinations that hold all constraints.
+    pub async fn search(&mut self, prelude: &str, search: Search<'_>) -> Result<Searched, EvaluatorError> {
         let sizes: Vec<usize> = search.functions.iter().map(|choice| choice.candidates.len()).collect();
-        let report: SearchReport = self.batch(prelude, &Batch::Search(search)).await?;
+        let searched: Searched = self.batch(prelude, &Batch::Search(search)).await?;
         let is_sound = |found: &Vec<usize>| {
             found.len() == sizes.len() && found.iter().zip(&sizes).all(|(choice, size)| choice < size)
         };
-        if !report.found.iter().all(is_sound) {
+        if !searched.report.found.iter().all(is_sound) {
             return Err(EvaluatorError::Malformed("it found combinations that do not exist".to_owned()));
         }
-        Ok(report)
+        Ok(searched)
     }
 
     /// Puts programs to probes: outcomes by program, by probe.

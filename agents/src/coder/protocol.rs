@@ -21,19 +21,24 @@ pub(crate) enum Batch<'a> {
 
 /// A text that should define a function.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Source<'a> {
-    pub(crate) source: &'a str,
-    pub(crate) target: &'a str,
-    pub(crate) parameters: Vec<String>,
+pub struct Source<'a> {
+    /// The text.
+    pub source: &'a str,
+    /// The function's name.
+    pub target: &'a str,
+    /// The names of its parameters.
+    pub parameters: Vec<String>,
     /// The functions of the graph: they are called, and never defined by another's candidate.
-    pub(crate) known: Vec<&'a str>,
+    pub known: Vec<&'a str>,
 }
 
 /// A function with its candidates.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Choice<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) candidates: Vec<&'a Code>,
+pub struct Choice<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its candidates.
+    pub candidates: Vec<&'a Code>,
 }
 
 /// A chosen candidate.
@@ -45,15 +50,17 @@ pub(crate) struct Part<'a> {
 
 /// A search.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Search<'a> {
-    pub(crate) functions: Vec<Choice<'a>>,
-    pub(crate) probes: Vec<Probe>,
+pub struct Search<'a> {
+    /// The functions, callers first.
+    pub functions: Vec<Choice<'a>>,
+    /// The constraints.
+    pub probes: Vec<Probe>,
     /// So many candidates of each function were searched before, completely.
-    pub(crate) known: Option<Vec<usize>>,
+    pub known: Option<Vec<usize>>,
     /// The most combinations that are tried.
-    pub(crate) limit: u64,
+    pub limit: u64,
     /// The search ends when so many are found.
-    pub(crate) wanted: usize,
+    pub wanted: usize,
 }
 
 /// Something that candidates are put to.
@@ -175,21 +182,34 @@ pub struct SearchReport {
     pub evaluated: u64,
     /// How many constraints were run.
     pub checks: u64,
-    /// How often a pure call's result was remembered.
-    pub recalled: u64,
     /// How many combinations each constraint rejected.
     pub rejections: Vec<u64>,
     /// Whether no combination is left that could hold.
     pub complete: bool,
     /// Candidates that cannot even be defined.
     pub faults: Vec<Fault>,
+}
+
+/// What a search took. It may differ from time to time, and decides nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// How often a pure call's result was remembered.
+    pub recalled: u64,
     /// Interpreters that had to be replaced.
     pub deaths: u64,
-    /// The most memory of one interpreter, in KiB.
+    /// The most memory of all interpreters together, in KiB; what they share is counted for each.
     pub peak_kb: u64,
-    /// How long it took. Not part of what decides.
-    #[serde(default)]
+    /// Seconds that the search itself took.
     pub seconds: f64,
+}
+
+/// What came of a search, and what it took.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Searched {
+    /// What came of it.
+    pub report: SearchReport,
+    /// What it took.
+    pub spent: Spent,
 }
 
 /// What came of running programs.

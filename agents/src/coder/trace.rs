@@ -6,7 +6,7 @@ use mlgym_journal::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::coder::graph::Graph;
-use crate::coder::protocol::{Code, SearchReport};
+use crate::coder::protocol::{Code, SearchReport, Spent};
 use crate::coder::select::{Decision, Score};
 use crate::coder::solve::Options;
 
@@ -91,6 +91,8 @@ pub struct SearchTrace {
     pub candidates: Vec<usize>,
     /// What came of it.
     pub report: SearchReport,
+    /// What it took, which no choice depends on.
+    pub spent: Spent,
 }
 
 /// A decision computed again.

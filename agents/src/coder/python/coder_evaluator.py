@@ -86,10 +86,11 @@ def search(request):
         order = list(range(len(function["candidates"])))
         generator.shuffle(order)
         orders.append([number for number in order if (function["name"], number) not in unusable])
-    report = {"found": [], "evaluated": 0, "checks": 0, "recalled": 0, "complete": True, "deaths": 0, "peak_kb": 0}
+    report = {"found": [], "evaluated": 0, "checks": 0, "complete": True}
     report |= {"faults": faults, "rejections": [0] * len(request["probes"]), "combinations": 0}
+    spent = {"recalled": 0, "deaths": 0, "peak_kb": 0, "seconds": 0.0}
     if not all(orders):
-        return report
+        return {"report": report, "spent": spent}
     space = searching.Space(orders, request["known"])
     probes = [probing.Probe(item) for item in request["probes"]]
     units = space.units(4 * request["workers"])
@@ -100,7 +101,7 @@ def search(request):
         namespace = {**linked.prelude, **linked.proxies}
         hits = linked.hits
         explorer = searching.Explorer(linked, probes, space, namespace)
-        result = explorer.explore(tuple(task["prefix"]), quota, wanted, task["banned"])
+        result = explorer.explore(task["prefixes"], quota, wanted, task["banned"])
         return {**result, "recalled": linked.hits - hits}
 
     def mended(task, status, _):
@@ -128,20 +129,21 @@ def search(request):
 
     started = time.monotonic()
     pool = pools.Pool(serving(linked, handle), request)
-    results = pool.run([{"prefix": list(prefix), "banned": []} for prefix in units], mended, enough)
+    results = pool.run([{"prefixes": prefixes, "banned": []} for prefixes in units], mended, enough)
     done = [results[number] for number in sorted(results) if results[number]]
     for each in done:
         report["found"] += each["found"]
         report["evaluated"] += each["evaluated"]
         report["checks"] += each["checks"]
-        report["recalled"] += each["recalled"]
+        spent["recalled"] += each["recalled"]
         report["rejections"] = [sum(pair) for pair in zip(report["rejections"], each["rejections"], strict=True)]
     report["found"] = report["found"][:wanted]
     report["complete"] = len(done) == len(units) and all(each["complete"] for each in done)
     report["combinations"] = math.prod(space.sizes)
-    report["deaths"], report["peak_kb"] = pool.deaths, pool.peak
-    report["seconds"] = time.monotonic() - started
-    return report
+    spent["deaths"], spent["seconds"] = pool.deaths, time.monotonic() - started
+    # What the forks share is counted for each of them.
+    spent["peak_kb"] = request["workers"] * pool.peak + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"report": report, "spent": spent}
 
 
 def run(request):
@@ -181,7 +183,7 @@ def run(request):
     results = pool.run([{"choices": choices, "known": {}} for choices in request["programs"]], mended)
     nothing = [{"timed_out": True} for _ in probes]
     outcomes = [results.get(number) or nothing for number in range(len(request["programs"]))]
-    return {"outcomes": outcomes, "faults": faults, "deaths": pool.deaths, "peak_kb": pool.peak}
+    return {"outcomes": outcomes}
 
 
 KINDS = {"inspect": inspect, "assemble": assemble, "search": search, "run": run}
@@ -191,7 +193,6 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         request = json.load(file)
     result = KINDS[request["kind"]](request)
-    result["own_peak_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     text = json.dumps(result, separators=(",", ":"))
     lines = [text[start : start + LINE] for start in range(0, len(text), LINE)]
     with open(sys.argv[2], "w", encoding="ascii") as file:

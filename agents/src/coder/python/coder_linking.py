@@ -222,7 +222,9 @@ class Linked:
             functions[name] = candidates[choice].load(self, {})
             namespaces.append(candidates[choice].namespace)
         for namespace in namespaces:
-            namespace.update(functions)
+            for name, function in functions.items():
+                # A candidate's own helper of the same name stays its own.
+                namespace.setdefault(name, function)
         return {**self.prelude, **functions}
 
 

@@ -1,6 +1,5 @@
 """What candidates are put to: examples, assertions, and calls whose results are told to the host."""
 
-import ast
 import contextlib
 import io
 
@@ -22,10 +21,8 @@ class Probe:
         self.code = compile(source, "<constraint>", self.mode)
         self.expected_text = item.get("expected")
         self.expected, self.printed = None, source.startswith("print(")
-        if self.kind == "example" and not self.printed:
-            # What is no expression is compared with how the value is written.
-            with contextlib.suppress(SyntaxError):
-                self.expected = compile(self.expected_text, "<expected>", "eval")
+        if self.kind == "example" and not self.printed and not self.expected_text.startswith("<"):
+            self.expected = compile(self.expected_text, "<expected>", "eval")
 
     def run(self, namespace):
         """Returns what a call returned; raises where an example or an assertion does not hold."""
@@ -43,17 +40,21 @@ class Probe:
         value = eval(self.code, namespace)
         if self.kind == "call":
             return value
-        if self.expected is None:
-            if repr(value) == self.expected_text:
-                return True
-        else:
-            expected = eval(self.expected, namespace)
-            if type(value) is type(expected) and type(value) in (int, str, bool):
-                if value == expected:
-                    return True
-            elif equal(value, expected, self.unordered):
-                return True
+        if self.matches(value, namespace):
+            return True
         raise Unheld(f"gave {shortened(value)}")
+
+    def matches(self, value, namespace):
+        if self.expected is None:
+            return repr(value) == self.expected_text
+        try:
+            expected = eval(self.expected, namespace)
+        except NameError:
+            # As in `array([1, 2])`, which is how a value is written and no expression here.
+            return repr(value) == self.expected_text
+        if type(value) is type(expected) and type(value) in (int, str, bool):
+            return value == expected
+        return equal(value, expected, self.unordered)
 
     def raises(self, namespace):
         try:
@@ -101,8 +102,3 @@ def check(item):
     except (SyntaxError, ValueError) as error:
         return f"{getattr(error, 'msg', error)}"
     return None
-
-
-def names(source):
-    """The names that an expression or a statement uses."""
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}

@@ -21,13 +21,14 @@ class Space:
         self.open = [level for level, size in enumerate(self.sizes) if size > 1]
 
     def units(self, wanted):
-        """Cuts the space into at least so many parts, where it can be: the fixed first choices of each."""
+        """Cuts the space into about so many parts: each a list of first choices, one after the other."""
         prefixes = [()]
         for size in self.sizes:
             if len(prefixes) >= wanted:
                 break
             prefixes = [(*prefix, position) for prefix in prefixes for position in range(size)]
-        return prefixes
+        length = -(-len(prefixes) // wanted)
+        return [prefixes[start : start + length] for start in range(0, len(prefixes), length)]
 
     def choices(self, positions):
         return [order[position] for order, position in zip(self.orders, positions, strict=True)]
@@ -59,60 +60,63 @@ class Failures:
 
 
 class Explorer:
-    """Tries the combinations of one unit."""
+    """Tries the combinations of one unit, and counts."""
 
     def __init__(self, linked, probes, space, namespace):
         self.linked, self.probes, self.space, self.namespace = linked, probes, space, namespace
+        self.order = list(range(len(probes)))
+        self.rejections = [0] * len(probes)
+        self.found, self.checks, self.evaluated, self.complete = [], 0, 0, True
+        self.failures, self.hopeless = Failures(len(space.sizes)), False
 
-    def explore(self, prefix, quota, wanted, banned):
-        """Returns what was found and counted within a unit; `banned` are choices that killed a worker."""
-        space, count = self.space, len(self.space.sizes)
-        failures = Failures(count)
+    def explore(self, prefixes, quota, wanted, banned):
+        """Tries what begins with these choices; `banned` are choices that killed a worker."""
         for levels, choices in banned:
-            failures.by_last[levels[-1]].setdefault(tuple(levels), set()).add(tuple(choices))
-        order = list(range(len(self.probes)))
-        rejections = [0] * len(order)
-        found, checks, evaluated, complete = [], 0, 0, True
+            self.failures.by_last[levels[-1]].setdefault(tuple(levels), set()).add(tuple(choices))
+        for prefix in prefixes:
+            if self.hopeless:
+                break
+            if not self.follow(tuple(prefix), quota, wanted):
+                self.complete = False
+                break
+        return {
+            "found": self.found,
+            "evaluated": self.evaluated,
+            "checks": self.checks,
+            "rejections": self.rejections,
+            "complete": self.complete,
+        }
+
+    def follow(self, prefix, quota, wanted):
+        """Tries what begins with one prefix; tells whether the next may be tried."""
+        space, count = self.space, len(self.space.sizes)
         positions = [*prefix, *([0] * (count - len(prefix)))]
-        first, linked_from = 0, 0
-        while True:
+        first = linked_from = 0
+        while first is not None:
             choices = space.choices(positions)
-            level = failures.blocked(choices, first)
+            level = self.failures.blocked(choices, first)
             if level is None and not space.is_known(choices):
-                if evaluated >= quota:
-                    complete = False
-                    break
-                evaluated += 1
-                number, touched, done = self.evaluate(choices, linked_from, order)
-                linked_from, checks = count, checks + done
+                if self.evaluated >= quota:
+                    return False
+                number, touched = self.evaluate(choices, linked_from)
+                linked_from = count
                 if number is None:
                     if self.confirmed(choices):
-                        found.append(choices)
-                    if len(found) >= wanted:
-                        complete = False
-                        break
+                        self.found.append(choices)
+                        if len(self.found) >= wanted:
+                            return False
                 else:
-                    if number >= 0:
-                        rejections[number] += 1
-                        if done > 1:
-                            order.sort(key=lambda each: -rejections[each])
                     levels = tuple(each for each in space.open if touched >> each & 1)
-                    if not levels or levels[-1] < len(prefix):
-                        break
+                    if not levels:
+                        # It fails whatever is chosen.
+                        self.hopeless = True
+                        return True
                     if len(levels) < len(space.open):
-                        failures.add(levels, choices)
+                        self.failures.add(levels, choices)
                     level = levels[-1]
             first = self.advance(positions, count - 1 if level is None else level, len(prefix))
-            if first is None:
-                break
-            linked_from = min(linked_from, first)
-        return {
-            "found": found,
-            "evaluated": evaluated,
-            "checks": checks,
-            "rejections": rejections,
-            "complete": complete,
-        }
+            linked_from = min(linked_from, count if first is None else first)
+        return True
 
     def advance(self, positions, level, least):
         """Goes to the next combination that differs at `level` or before; returns where it first differs."""
@@ -124,17 +128,22 @@ class Explorer:
             level -= 1
         return None
 
-    def evaluate(self, choices, first, order):
-        """Returns the constraint that rejects a combination, the functions that it touched, and the checks made."""
-        linked = self.linked
+    def evaluate(self, choices, first):
+        """Returns the constraint that rejects a combination, or `None`, and the functions that it touched."""
+        linked, everything = self.linked, (1 << len(choices)) - 1
+        self.evaluated += 1
         _, error = linked.attempt(-1, linked.link, choices, first)
         if error is not None:
-            return -1, (1 << len(choices)) - 1, 0
-        for done, number in enumerate(order, 1):
+            return -1, everything
+        for done, number in enumerate(self.order):
+            self.checks += 1
             _, error = linked.attempt(number, self.probes[number].run, self.namespace)
             if error is not None:
-                return number, linked.all_touched & ((1 << len(choices)) - 1), done
-        return None, 0, len(order)
+                self.rejections[number] += 1
+                if done and self.rejections[number] > self.rejections[self.order[done - 1]]:
+                    self.order.sort(key=lambda each: -self.rejections[each])
+                return number, linked.all_touched & everything
+        return None, 0
 
     def confirmed(self, choices):
         """Tells whether a combination also holds as the program that it will be."""
