@@ -8,6 +8,7 @@
 
 pub mod automl;
 pub mod check;
+pub mod coder;
 pub mod command;
 pub mod dag;
 #[cfg(test)]

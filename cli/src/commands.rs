@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod clean;
+pub(crate) mod code;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod execute;

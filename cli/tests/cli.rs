@@ -59,6 +59,29 @@ fn what_is_mistyped_is_answered_with_the_nearest_and_exit_code_2() {
 }
 
 #[test]
+fn what_cannot_be_written_is_refused_with_its_line_and_exit_code_2() {
+    let home = home();
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let outline = file("double.txt", "double(x) -> int: twice x\n2 -> 4 -> 5\n");
+    check(
+        home.path(),
+        &["code", &outline],
+        2,
+        &["failed to read", "double.txt: line 2: it has more than one `->`"],
+    );
+    let stubs = file("double.py", "\n\ndef double(x):\n    pass\n");
+    check(home.path(), &["code", &stubs], 2, &["double.py: line 3: double is not described"]);
+    check(home.path(), &["code", "nowhere.py"], 2, &["failed to read nowhere.py", "No such file"]);
+    let right = file("right.txt", "double(x) -> int: twice x\n");
+    check(home.path(), &["code", &right], 2, &["--model"]);
+    check(home.path(), &["code", &right, "--candidates", "0"], 2, &["--candidates"]);
+}
+
+#[test]
 fn a_broken_task_is_named_with_its_place_and_exit_code_2() {
     let home = home();
     let task = home.path().join("task");

@@ -1,0 +1,462 @@
+//! The function graph: what is to be written, what calls what, and in which order it can be decided.
+//!
+//! A graph comes from an outline, from stubs, or grows while the coder divides functions. It knows nothing of Python
+//! beyond names, of models, or of candidates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// One function that is to be written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// What it takes.
+    pub parameters: Vec<Parameter>,
+    /// The annotation of what it returns, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns: Option<String>,
+    /// What it does, in words.
+    pub description: String,
+    /// What must hold of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// The functions that it may call, by name, in the order they were named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+    /// Its text, where it is given and not to be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
+    /// The line that it is defined in, counted from 1; 0 where a model added it.
+    #[serde(default)]
+    pub line: usize,
+}
+
+/// A parameter of a function.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotation: Option<String>,
+    /// Its default value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+impl std::fmt::Display for Parameter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        match (&self.annotation, &self.default) {
+            (Some(annotation), Some(default)) => write!(f, ": {annotation} = {default}"),
+            (Some(annotation), None) => write!(f, ": {annotation}"),
+            (None, Some(default)) => write!(f, "={default}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Something that must hold of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraint {
+    /// What is checked.
+    #[serde(flatten)]
+    pub check: Check,
+    /// The line that states it, counted from 1; 0 where a model wrote it.
+    #[serde(default)]
+    pub line: usize,
+}
+
+/// What a constraint checks, in Python.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Check {
+    /// An expression has a value.
+    Example {
+        /// Statements to run before.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        setup: String,
+        /// The expression.
+        source: String,
+        /// An expression of the value, or what is printed.
+        expected: String,
+    },
+    /// An expression raises an exception.
+    Raises {
+        /// Statements to run before.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        setup: String,
+        /// The expression.
+        source: String,
+        /// The exception's name.
+        expected: String,
+    },
+    /// A statement, which raises an `AssertionError` where it does not hold.
+    Assertion {
+        /// The statement.
+        source: String,
+    },
+}
+
+impl Check {
+    /// Returns the Python that is run.
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Example { source, .. } | Self::Raises { source, .. } | Self::Assertion { source } => source,
+        }
+    }
+}
+
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Example { source, expected, .. } => write!(f, "{source} == {expected}"),
+            Self::Raises { source, expected, .. } => write!(f, "{source} raises {expected}"),
+            Self::Assertion { source } => f.write_str(source),
+        }
+    }
+}
+
+impl Function {
+    /// Writes how it is defined: `name(a: int, b=2) -> int`.
+    pub fn signature(&self) -> String {
+        let parameters: Vec<String> = self.parameters.iter().map(ToString::to_string).collect();
+        let returns = self.returns.as_ref().map(|returns| format!(" -> {returns}")).unwrap_or_default();
+        format!("{}({}){returns}", self.name, parameters.join(", "))
+    }
+
+    /// Tells whether what it returns has no order, by its annotation.
+    pub fn is_unordered(&self) -> bool {
+        let returns = self.returns.as_deref().unwrap_or_default();
+        let outer = returns.split(['[', ' ', '|']).next().unwrap_or_default();
+        let outer = outer.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        ["set", "frozenset", "abstractset", "mutableset", "dict", "mapping", "defaultdict", "counter"]
+            .contains(&outer.as_str())
+    }
+
+    /// Returns the names of its parameters.
+    pub fn parameter_names(&self) -> Vec<String> {
+        self.parameters.iter().map(|parameter| parameter.name.clone()).collect()
+    }
+}
+
+/// Says why functions are no graph.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// Two functions have one name.
+    #[error(
+        "line {line}: the function {name} is defined already, in line {first}: refer to it by its name alone"
+    )]
+    Twice {
+        /// The name.
+        name: String,
+        /// The second line.
+        line: usize,
+        /// The first line.
+        first: usize,
+    },
+    /// A reference leads nowhere.
+    #[error("line {line}: the function {from} refers to {to}, which is not defined")]
+    Unknown {
+        /// Who refers.
+        from: String,
+        /// To what.
+        to: String,
+        /// The line of the one that refers.
+        line: usize,
+    },
+    /// There is nothing to write.
+    #[error("line 1: no function is defined")]
+    Empty,
+}
+
+/// Functions and who may call whom.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Graph {
+    functions: Vec<Function>,
+    /// Python that every function finds: imports, constants, types.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prelude: String,
+    /// The functions that the program is for; the others serve them.
+    pub roots: Vec<String>,
+}
+
+/// Functions that must be decided together, by their indices, in the graph's order.
+pub type Component = Vec<usize>;
+
+impl Graph {
+    /// Makes a graph. The roots are those named, or all functions where none is.
+    pub fn new(functions: Vec<Function>, roots: Vec<String>, prelude: String) -> Result<Self, GraphError> {
+        let mut lines = BTreeMap::new();
+        for Function { name, line, .. } in &functions {
+            if let Some(first) = lines.insert(name.clone(), *line) {
+                return Err(GraphError::Twice { name: name.clone(), line: *line, first });
+            }
+        }
+        let unknown = |function: &Function| {
+            let to = function.references.iter().find(|name| !lines.contains_key(*name))?;
+            Some(GraphError::Unknown { from: function.name.clone(), to: to.clone(), line: function.line })
+        };
+        if let Some(error) = functions.iter().find_map(unknown) {
+            return Err(error);
+        }
+        if functions.is_empty() {
+            return Err(GraphError::Empty);
+        }
+        let all = || functions.iter().map(|function| function.name.clone()).collect();
+        let roots = if roots.is_empty() { all() } else { roots };
+        Ok(Self { functions, prelude, roots })
+    }
+
+    /// Returns the functions, in the order they were defined.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// Finds a function by its name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.functions.iter().position(|function| function.name == name)
+    }
+
+    /// Returns a function.
+    pub fn get(&self, name: &str) -> Option<&Function> {
+        self.functions.iter().find(|function| function.name == name)
+    }
+
+    /// Adds a function, or finds the one that has its name already, and lets `caller` call it.
+    pub fn refer(&mut self, caller: usize, callee: Function) {
+        let name = callee.name.clone();
+        if self.index(&name).is_none() {
+            self.functions.push(callee);
+        }
+        if let Some(caller) = self.functions.get_mut(caller)
+            && caller.name != name
+            && !caller.references.contains(&name)
+        {
+            caller.references.push(name);
+        }
+    }
+
+    /// Returns the functions that a function may call, by index.
+    pub fn callees(&self, index: usize) -> Vec<usize> {
+        let names = self.functions.get(index).map(|function| function.references.as_slice());
+        names.unwrap_or_default().iter().filter_map(|name| self.index(name)).collect()
+    }
+
+    /// What a function needs to be decided: what it may call, and what its constraints name.
+    fn needs(&self, index: usize) -> BTreeSet<usize> {
+        let mut needs: BTreeSet<usize> = self.callees(index).into_iter().collect();
+        let named = |constraint: &Constraint| words(constraint.check.source());
+        if let Some(function) = self.functions.get(index) {
+            let names = function.constraints.iter().flat_map(named);
+            needs.extend(names.filter_map(|name| self.index(&name)));
+        }
+        needs.remove(&index);
+        needs
+    }
+
+    /// Returns the functions that are tested only through those that call them: they have no constraints of their own, and
+    /// somebody whose constraints reach them has.
+    fn tested_through(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut through: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let has_constraints = |index: &usize| !self.functions[*index].constraints.is_empty();
+        let mut left: Vec<usize> = (0..self.functions.len()).filter(has_constraints).collect();
+        let mut seen: BTreeSet<usize> = left.iter().copied().collect();
+        while let Some(caller) = left.pop() {
+            for callee in self.callees(caller) {
+                if self.functions[callee].given.is_none() && !has_constraints(&callee) {
+                    through.entry(callee).or_default().push(caller);
+                    if seen.insert(callee) {
+                        left.push(callee);
+                    }
+                }
+            }
+        }
+        through
+    }
+
+    /// Cuts the graph into what must be decided together, callees first. A function without constraints of its own joins
+    /// the components of its callers where these are tested: only through them can it be.
+    pub fn components(&self) -> Vec<Component> {
+        let mut edges: Vec<BTreeSet<usize>> =
+            (0..self.functions.len()).map(|index| self.needs(index)).collect();
+        for (callee, callers) in self.tested_through() {
+            edges[callee].extend(callers);
+        }
+        components_of(&edges)
+    }
+
+    /// Returns how far each function is from a root, in calls; `None` where no root reaches it.
+    pub fn depths(&self) -> Vec<Option<usize>> {
+        let mut depths = vec![None; self.functions.len()];
+        let mut left: std::collections::VecDeque<usize> =
+            self.roots.iter().filter_map(|name| self.index(name)).collect();
+        for root in &left {
+            depths[*root] = Some(0);
+        }
+        while let Some(caller) = left.pop_front() {
+            for callee in self.callees(caller) {
+                if depths[callee].is_none() {
+                    depths[callee] = depths[caller].map(|depth: usize| depth + 1);
+                    left.push_back(callee);
+                }
+            }
+        }
+        depths
+    }
+}
+
+/// Returns the words of a text that could be names.
+pub(crate) fn words(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Tarjan's strongly connected components of a graph, those that others lead to first.
+fn components_of(edges: &[BTreeSet<usize>]) -> Vec<Component> {
+    let mut walk =
+        Walk { edges, index: vec![None; edges.len()], low: vec![0; edges.len()], ..Walk::default() };
+    for start in 0..edges.len() {
+        if walk.index[start].is_none() {
+            walk.from(start);
+        }
+    }
+    walk.found
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    edges: &'a [BTreeSet<usize>],
+    index: Vec<Option<usize>>,
+    low: Vec<usize>,
+    stack: Vec<usize>,
+    visited: usize,
+    found: Vec<Component>,
+}
+
+impl Walk<'_> {
+    /// Walks without recursion, so that a long chain of calls needs no deep stack.
+    fn from(&mut self, start: usize) {
+        let mut path = vec![(start, self.enter(start))];
+        while let Some((node, next)) = path.last_mut() {
+            let node = *node;
+            if let Some(to) = next.pop() {
+                match self.index[to] {
+                    None => path.push((to, self.enter(to))),
+                    Some(index) if self.stack.contains(&to) => self.low[node] = self.low[node].min(index),
+                    Some(_) => {}
+                }
+                continue;
+            }
+            path.pop();
+            if let Some((caller, _)) = path.last() {
+                self.low[*caller] = self.low[*caller].min(self.low[node]);
+            }
+            if self.index[node] == Some(self.low[node]) {
+                let first = self.stack.iter().position(|each| *each == node).unwrap_or_default();
+                let mut component = self.stack.split_off(first);
+                component.sort_unstable();
+                self.found.push(component);
+            }
+        }
+    }
+
+    fn enter(&mut self, node: usize) -> Vec<usize> {
+        self.index[node] = Some(self.visited);
+        self.low[node] = self.visited;
+        self.visited += 1;
+        self.stack.push(node);
+        self.edges[node].iter().rev().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn function(name: &str, references: &[&str], tested: bool) -> Function {
+        let check = Check::Assertion { source: format!("assert {name}(1)") };
+        Function {
+            name: name.to_owned(),
+            references: references.iter().map(|name| (*name).to_owned()).collect(),
+            constraints: if tested { vec![Constraint { check, line: 1 }] } else { Vec::new() },
+            ..Function::default()
+        }
+    }
+
+    fn check(functions: &[(&str, &[&str], bool)], expected: &[&[&str]]) {
+        let functions =
+            functions.iter().map(|(name, references, tested)| function(name, references, *tested)).collect();
+        let graph = Graph::new(functions, Vec::new(), String::new()).unwrap();
+        let name = |index: &usize| graph.functions()[*index].name.clone();
+        let found: Vec<Vec<String>> =
+            graph.components().iter().map(|component| component.iter().map(name).collect()).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn components_come_callee_first_and_hold_what_can_only_be_tested_together() {
+        check(&[("f", &["g"], true), ("g", &[], true)], &[&["g"], &["f"]]);
+        // Without constraints of its own, g is tested through f.
+        check(&[("f", &["g"], true), ("g", &[], false)], &[&["f", "g"]]);
+        // So is h, through g.
+        check(&[("f", &["g"], true), ("g", &["h"], false), ("h", &[], false)], &[&["f", "g", "h"]]);
+        // Two callers are decided together through a helper that only they can test.
+        check(&[("a", &["h"], true), ("b", &["h"], true), ("h", &[], false)], &[&["a", "b", "h"]]);
+        // Where nothing is tested, each is decided alone.
+        check(&[("f", &["g"], false), ("g", &["h"], false), ("h", &[], false)], &[&["h"], &["g"], &["f"]]);
+        // A constraint below does not test what is above.
+        check(&[("f", &["g"], false), ("g", &[], true)], &[&["g"], &["f"]]);
+        check(&[("even", &["odd"], true), ("odd", &["even"], true)], &[&["even", "odd"]]);
+    }
+
+    #[test]
+    fn a_constraint_that_names_another_function_waits_for_it() {
+        let mut decode = function("decode", &[], true);
+        decode.constraints[0].check = Check::Assertion { source: "assert decode(encode(1)) == 1".to_owned() };
+        let graph = Graph::new(vec![decode, function("encode", &[], true)], Vec::new(), String::new());
+        assert_eq!(graph.unwrap().components(), [[1], [0]]);
+    }
+
+    #[test]
+    fn what_is_no_graph_is_refused_with_its_line() {
+        let line = |line, function: Function| Function { line, ..function };
+        let twice = vec![line(1, function("f", &[], false)), line(4, function("f", &[], false))];
+        let error = Graph::new(twice, Vec::new(), String::new()).unwrap_err().to_string();
+        assert!(error.starts_with("line 4: the function f is defined already, in line 1"), "{error}");
+        let dangling = vec![line(3, function("f", &["g"], false))];
+        let error = Graph::new(dangling, Vec::new(), String::new()).unwrap_err();
+        assert_eq!(error.to_string(), "line 3: the function f refers to g, which is not defined");
+    }
+
+    proptest! {
+        #[test]
+        fn every_function_is_in_one_component_and_none_waits_for_a_later_one(
+            edges in proptest::collection::vec((0..12_usize, 0..12_usize), 0..40),
+            tested in proptest::collection::vec(any::<bool>(), 12),
+        ) {
+            let mut functions: Vec<Function> =
+                tested.iter().enumerate().map(|(index, tested)| function(&format!("f{index}"), &[], *tested)).collect();
+            for (from, to) in edges {
+                functions[from].references.push(format!("f{to}"));
+            }
+            let graph = Graph::new(functions, Vec::new(), String::new()).unwrap();
+            let components = graph.components();
+            let mut place = [usize::MAX; 12];
+            for (number, component) in components.iter().enumerate() {
+                for index in component {
+                    prop_assert_eq!(place[*index], usize::MAX);
+                    place[*index] = number;
+                }
+            }
+            for index in 0..12 {
+                for callee in graph.callees(index) {
+                    prop_assert!(place[callee] <= place[index]);
+                }
+            }
+        }
+    }
+}

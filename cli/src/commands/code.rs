@@ -1,0 +1,227 @@
+//! `mlgym code`: the decomposition coder alone, on an outline or a file of stubs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use mlgym_agents::coder::{
+    self, CoderError, Graph, Options, Reason, Site, Solved, Trace, Workshop, WorkshopError, outline, stub,
+};
+use mlgym_agents::models::{Model, ModelError};
+use serde::Serialize;
+
+use crate::failure::{Failure, Kind};
+use crate::output::say;
+use crate::progress::Progress;
+use crate::session::Session;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What to write: an outline, or Python stubs with docstrings where the name ends in .py
+    file: PathBuf,
+    /// How the file is to be read, whatever its name
+    #[arg(long, value_name = "FORM")]
+    form: Option<Form>,
+    /// The language model that writes the candidates
+    #[arg(short, long, env = "MLGYM_MODEL", value_name = "MODEL")]
+    model: Option<String>,
+    /// Record what the model answers in a directory
+    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
+    record: Option<PathBuf>,
+    /// Answer from a recording alone
+    #[arg(long, value_name = "DIR")]
+    replay: Option<PathBuf>,
+    /// Decides ties and the order of the search
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Candidates of each function at first
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    candidates: u16,
+    /// Candidates of each function at most: doubled up to this while no combination holds all constraints
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    most_candidates: u16,
+    /// Whether functions are divided into helpers before they are written [default: those of stubs, and not those of an
+    /// outline, which is a division already]
+    #[arg(long, value_name = "WHEN", action = clap::ArgAction::Set)]
+    divide: Option<bool>,
+    /// The image of the sandbox that candidates run in: base has Python alone, ml the libraries of data science
+    #[arg(long, value_name = "IMAGE", default_value = "base")]
+    image: String,
+    /// Write the program to a file, too
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where the trace goes: all candidates, outcomes and scores [default: the file's name with .trace.json]
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Parsel's: functions as indented lines
+    Outline,
+    /// Python functions with docstrings and without bodies
+    Stubs,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    program: &'a str,
+    trace: String,
+    model: &'a str,
+    seed: u64,
+    functions: usize,
+    /// Candidates that differ.
+    candidates: usize,
+    /// Combinations that were run.
+    combinations: u64,
+    calls: usize,
+    tokens: u64,
+}
+
+pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let (problem, form) = read(&arguments)?;
+    let home = session.home()?;
+    let model = model(&arguments)?;
+    let options = Options {
+        seed: arguments.seed,
+        candidates: arguments.candidates.into(),
+        most_candidates: arguments.most_candidates.max(arguments.candidates).into(),
+        divide: arguments.divide.unwrap_or(form == Form::Stubs),
+        ..Options::default()
+    };
+    let progress = Progress::new();
+    let engine = session.engine(&progress).await?;
+    session.reap(&engine, &home).await?;
+    let site = Site {
+        image: engine.images.builtin(&arguments.image).await?,
+        home,
+        run: Session::new_run(),
+        backend: engine.backend.clone(),
+        watchers: None,
+        cancel: session.cancel.clone(),
+    };
+    let spinner = progress.spinner(format!("{} functions", problem.functions().len()));
+    let mut workshop = Workshop::open(site, arguments.seed).await?;
+    let work = coder::solve(problem, model.as_ref(), workshop.environment(), options);
+    let outcome = session.cancel.run_until_cancelled(work).await;
+    let closed = workshop.close().await;
+    spinner.finish_and_clear();
+    let outcome = outcome.ok_or_else(Failure::interrupted)?;
+    closed?;
+    let trace = arguments.trace.clone().unwrap_or_else(|| beside(&arguments.file));
+    match outcome {
+        Ok(solved) => done(session, &arguments, &solved, &trace),
+        Err(error) => {
+            // What was drawn and run is not lost with the program.
+            write(&trace, &json(&error.trace))?;
+            Err(Failure::from(error).hint(format!("the trace is in {}", trace.display())))
+        }
+    }
+}
+
+/// Makes the model that writes the candidates.
+fn model(arguments: &Arguments) -> Result<Arc<dyn Model>, Failure> {
+    let (asked, why) = match (&arguments.replay, &arguments.model) {
+        (Some(recording), _) => (recording.display().to_string(), "replay"),
+        (None, Some(model)) => (model.clone(), "ask"),
+        (None, None) => {
+            let text = "write a program: name a language model with --model, or a recording with --replay";
+            return Err(Failure::message(Kind::Usage, text));
+        }
+    };
+    let recorded = arguments.record.as_ref().map(|record| format!(" into {}", record.display()));
+    let recorded = recorded.unwrap_or_default();
+    Err(Failure::message(
+        Kind::Environment,
+        format!("{why} {asked}{recorded}: this build has no model clients"),
+    ))
+}
+
+/// Reads the problem.
+fn read(arguments: &Arguments) -> Result<(Graph, Form), Failure> {
+    let path = arguments.file.display();
+    let text = std::fs::read_to_string(&arguments.file).map_err(|error| Failure {
+        kind: Kind::Usage,
+        error: anyhow::Error::new(error).context(format!("read {path}")),
+    })?;
+    let is_python = arguments.file.extension().is_some_and(|extension| extension == "py");
+    let form = arguments.form.unwrap_or(if is_python { Form::Stubs } else { Form::Outline });
+    let read = if form == Form::Stubs { stub::parse(&text) } else { outline::parse(&text) };
+    let graph = read.map_err(|error| Failure::message(Kind::Usage, format!("read {path}: {error}")))?;
+    Ok((graph, form))
+}
+
+fn done(
+    session: &Session,
+    arguments: &Arguments,
+    solved: &Solved,
+    trace: &Path,
+) -> Result<ExitCode, Failure> {
+    let Solved { program, trace: record } = solved;
+    write(trace, &json(record))?;
+    if let Some(output) = &arguments.output {
+        write(output, program)?;
+    }
+    let searches = record.components.iter().flat_map(|component| &component.searches);
+    let report = Report {
+        program,
+        trace: trace.display().to_string(),
+        model: &record.model,
+        seed: record.options.seed,
+        functions: record.graph.functions().len(),
+        candidates: record.candidates.values().map(Vec::len).sum(),
+        combinations: searches.map(|search| search.report.evaluated).sum(),
+        calls: record.calls.len(),
+        tokens: record.calls.iter().map(|call| call.tokens).sum(),
+    };
+    say(format!(
+        "{} functions, {} candidates, {} combinations run, {} calls of {}; the trace is in {}",
+        report.functions, report.candidates, report.combinations, report.calls, report.model, report.trace
+    ));
+    session.output.result(&report, |report| report.program.to_owned());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(trace: &Trace) -> String {
+    // A trace is made of texts and numbers, which always have JSON.
+    serde_json::to_string_pretty(trace).unwrap_or_default() + "\n"
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        let text = format!("write {}", path.display());
+        Failure { kind: Kind::Environment, error: anyhow::Error::new(error).context(text) }
+    })
+}
+
+/// The file's name with another ending, where the program was started.
+fn beside(file: &Path) -> PathBuf {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    PathBuf::from(format!("{stem}.trace.json"))
+}
+
+impl From<CoderError> for Failure {
+    fn from(error: CoderError) -> Self {
+        let kind = match &error.reason {
+            Reason::Constraint { .. } | Reason::Given { .. } => Kind::Usage,
+            Reason::Evaluator(coder::EvaluatorError::Prelude(_)) => Kind::Usage,
+            Reason::Unwritten { .. } | Reason::Unsolved { .. } => Kind::Bar,
+            Reason::Model(ModelError::Cancelled) => Kind::Interrupted,
+            Reason::Model(_) | Reason::Evaluator(_) => Kind::Environment,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<WorkshopError> for Failure {
+    fn from(error: WorkshopError) -> Self {
+        let kind = match &error {
+            WorkshopError::Environment(mlgym::EnvironmentError::Cancelled) => Kind::Interrupted,
+            _ => Kind::Environment,
+        };
+        Self::new(kind, error)
+    }
+}
