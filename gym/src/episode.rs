@@ -15,7 +15,7 @@ use mlgym_tasks::{Grade, Split, Task};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::act::{ActError, Hands};
+use crate::act::{ActError, Hands, notice};
 use crate::environment::{Environment, EnvironmentError, Info, Transition};
 use crate::recorder::Recorder;
 use crate::rules::{Foul, Rules, seconds};
@@ -122,6 +122,8 @@ pub struct Episode {
     sandbox: Option<Box<dyn Sandbox>>,
     /// Graphics processors: a fork's are those of the branch that it was made of.
     lease: Option<Arc<GpuLease>>,
+    /// What befell the sandbox while it was forked, for its next step to tell.
+    untold: Vec<String>,
     /// What is charged so far for each job that runs.
     jobs: BTreeMap<String, (Instant, Duration)>,
 }
@@ -158,6 +160,7 @@ impl Episode {
             recorder,
             sandbox: None,
             lease: None,
+            untold: Vec::new(),
             jobs: BTreeMap::new(),
         }
     }
@@ -323,6 +326,7 @@ impl Episode {
 
     async fn remove_sandbox(&mut self) -> Result<(), SandboxError> {
         self.jobs.clear();
+        self.untold.clear();
         let removed = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
@@ -419,6 +423,12 @@ impl Episode {
         let (last, due) = self.hand_in(Some(budget)).await?;
         observation.notices.extend(last.error);
         Ok(due)
+    }
+
+    /// What befell the sandbox beside what was asked of it, in words for the agent; each is told once.
+    fn notices_of_sandbox(&mut self) -> Vec<String> {
+        let mishaps = self.sandbox.as_mut().map(|sandbox| sandbox.mishaps()).unwrap_or_default();
+        std::mem::take(&mut self.untold).into_iter().chain(mishaps.iter().map(notice)).collect()
     }
 
     /// Begins a step, in whichever branch.
@@ -521,6 +531,9 @@ impl Environment for Episode {
             other => (self.act(other).await?, 0.0),
         };
         let took = started.elapsed();
+        let fresh = self.notices_of_sandbox().into_iter();
+        let fresh: Vec<_> = fresh.filter(|notice| !observation.notices.contains(notice)).collect();
+        observation.notices.extend(fresh);
         if !matches!(action, Action::Validate | Action::Submit) {
             self.charge(&action, &observation, took);
         }
@@ -577,26 +590,29 @@ impl Environment for Episode {
             recorder: self.recorder.on(branch),
             sandbox: None,
             lease: self.lease.clone(),
+            untold: Vec::new(),
             jobs: BTreeMap::new(),
         };
         let backend = &common.setup.ground.backend;
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
         let snapshot = self.sandbox()?.snapshot().await?;
+        self.untold = self.notices_of_sandbox();
         let restored = backend.restore(&common.setup.ground.spec(fork.lease.as_deref())?, &snapshot).await;
         let removed = backend.remove_snapshot(&snapshot.id).await;
         let sandbox = restored?;
         let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());
         fork.sandbox = Some(sandbox);
         removed?;
-        let notice = "this is a fork: files, directory and variables are as they were; programs that ran and \
-                      background jobs are not carried over";
+        let told = "this is a fork: files, directory and variables are as they were; programs that ran and \
+                    background jobs are not carried over";
         let remaining = {
             let course = common.course();
             course.rules.remaining(course.elapsed())
         };
-        let observation =
-            Observation { notices: vec![notice.to_owned()], remaining, ..Observation::default() };
+        let mut notices = vec![told.to_owned()];
+        notices.extend(self.untold.iter().cloned());
+        let observation = Observation { notices, remaining, ..Observation::default() };
         fork.recorder.record(Event::Forked {
             from: self.branch,
             sandbox: id,

@@ -7,19 +7,23 @@
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::InspectContainerOptionsBuilder;
+use bollard::query_parameters::{InspectContainerOptionsBuilder, StatsOptionsBuilder};
+use futures_util::StreamExt;
 
 use crate::backend::SandboxError;
 use crate::docker::exec::attach;
-use crate::resident::container::Program;
+use crate::resident::container::{Program, Spared};
 use crate::resident::shell::quote;
 use crate::spec::{BYTES_A_FILE, SandboxId};
 
-/// How often the quick count is made while a command runs.
+/// How often the quick count is made while something runs.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The engine's count may take this part of the time at most, because it keeps a disk busy.
 const SHARE_OF_TIME: u32 = 5;
+
+/// PID 1 and what it runs.
+const KEEPERS: u64 = 2;
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -32,17 +36,30 @@ pub(crate) struct DiskWatch {
 }
 
 impl DiskWatch {
-    /// Resolves when the container holds more than its limit.
-    pub(crate) async fn full(&self) {
+    /// Resolves when the container holds more than its limit; counts only while something runs that is not spared.
+    pub(crate) async fn full(&self, spared: &Spared) {
         tokio::select! {
-            () = self.full_by_quick_count() => {}
-            () = self.full_by_engine() => {}
+            () = self.full_by_quick_count(spared) => {}
+            () = self.full_by_engine(spared) => {}
         }
     }
 
-    async fn full_by_quick_count(&self) {
+    /// Tells whether nothing runs that could write, by the engine's count of processes.
+    async fn is_quiet(&self, spared: &Spared) -> bool {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = self.docker.stats(&self.id.0, Some(options));
+        let asked = tokio::time::timeout(PAUSE, stats.next()).await;
+        let running = asked.ok().flatten().and_then(Result::ok).and_then(|stats| stats.pids_stats?.current);
+        // An engine that does not tell is taken to run something.
+        running.is_some_and(|running| running > 0 && running <= KEEPERS + spared.pids().len() as u64)
+    }
+
+    async fn full_by_quick_count(&self, spared: &Spared) {
         loop {
             tokio::time::sleep(PAUSE).await;
+            if self.is_quiet(spared).await {
+                continue;
+            }
             // A count that fails, because the container is out of processes, is left to the engine's.
             if self.quick_count().await.is_ok_and(|bytes| bytes > self.limit) {
                 return;
@@ -72,11 +89,14 @@ impl DiskWatch {
         Ok(bytes.max(files.saturating_mul(BYTES_A_FILE)))
     }
 
-    async fn full_by_engine(&self) {
+    async fn full_by_engine(&self, spared: &Spared) {
         let options = InspectContainerOptionsBuilder::default().size(true).build();
         let mut pause = PAUSE;
         loop {
             tokio::time::sleep(pause).await;
+            if self.is_quiet(spared).await {
+                continue;
+            }
             let asked = Instant::now();
             let inspected = self.docker.inspect_container(&self.id.0, Some(options.clone())).await;
             let size = inspected.ok().and_then(|container| container.size_rw).unwrap_or(0);
