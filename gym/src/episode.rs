@@ -5,7 +5,7 @@
 //! the episode for all. When a budget is over, what is graded lies in the trunk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -76,11 +76,46 @@ struct Common {
     setup: EpisodeSetup,
     course: Mutex<Course>,
     idle: watch::Sender<Option<Instant>>,
+    leases: Mutex<Leases>,
+}
+
+/// The graphics processors of an episode, which all its branches share.
+#[derive(Debug, Default)]
+struct Leases {
+    /// What the episode has, for as long as any branch has it: a reset takes it up, and does not wait for what forks hold.
+    current: Weak<GpuLease>,
+    /// Of branches that are over, to be given back once nothing runs any more that uses them.
+    returned: Vec<Arc<GpuLease>>,
 }
 
 impl Common {
     fn course(&self) -> MutexGuard<'_, Course> {
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives graphics processors back that no branch uses any more, after the sandboxes of forks that were dropped, which
+    /// may use them still, are removed.
+    async fn give_back(&self) -> Result<(), SandboxError> {
+        let returned = std::mem::take(&mut self.leases().returned);
+        if returned.is_empty() {
+            return Ok(());
+        }
+        let swept = self.setup.ground.backend.sweep().await;
+        // The last branch that uses them gives them back.
+        for lease in returned.into_iter().filter_map(Arc::into_inner) {
+            match lease.release().await {
+                Ok(busy) if busy.is_empty() => {}
+                Ok(busy) => {
+                    tracing::warn!("the memory of {} stays in use after its sandbox", busy.join(", "))
+                }
+                Err(error) => tracing::warn!("give graphics processors back: {error}"),
+            }
+        }
+        swept
     }
 
     /// Notes that a branch is at work, which is not to be disturbed.
@@ -130,6 +165,8 @@ pub struct Episode {
 
 impl Drop for Episode {
     fn drop(&mut self) {
+        // Its sandbox runs until the next sweep.
+        self.common.leases().returned.extend(self.lease.take());
         if !self.is_trunk() {
             self.common.course().forks -= 1;
         }
@@ -152,7 +189,12 @@ impl Episode {
             forks: 0,
             acting: 0,
         };
-        let common = Common { setup, course: Mutex::new(course), idle: watch::Sender::new(None) };
+        let common = Common {
+            setup,
+            course: Mutex::new(course),
+            idle: watch::Sender::new(None),
+            leases: Mutex::default(),
+        };
         Self {
             common: Arc::new(common),
             branch: BranchId::default(),
@@ -331,17 +373,9 @@ impl Episode {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
         };
-        // The last branch that uses them gives them back.
-        if let Some(lease) = self.lease.take().and_then(Arc::into_inner) {
-            match lease.release().await {
-                Ok(busy) if busy.is_empty() => {}
-                Ok(busy) => {
-                    tracing::warn!("the memory of {} stays in use after its sandbox", busy.join(", "))
-                }
-                Err(error) => tracing::warn!("give graphics processors back: {error}"),
-            }
-        }
-        removed
+        self.common.leases().returned.extend(self.lease.take());
+        let returned = self.common.give_back().await;
+        removed.and(returned)
     }
 
     /// Ends an episode that no submission ended: a budget that is over is answered by grading what there is, as a
@@ -372,6 +406,7 @@ impl Episode {
         let removed = self.remove_sandbox().await;
         // Forks that the agent dropped.
         let swept = self.setup().ground.backend.sweep().await;
+        let swept = self.common.give_back().await.and(swept);
         let (end, usage) = {
             let mut course = self.common.course();
             let usage = course.rules.usage(course.elapsed());
@@ -475,14 +510,16 @@ impl Environment for Episode {
         if !self.is_trunk() {
             return Err(EnvironmentError::Fork);
         }
-        self.remove_sandbox().await?;
         let common = self.common.clone();
+        let kept = self.lease.take().or_else(|| common.leases().current.upgrade());
+        self.remove_sandbox().await?;
         let created = tokio::select! {
-            created = common.setup.first_sandbox() => created?,
+            created = common.setup.first_sandbox(kept) => created?,
             () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
         };
         let Equipped { sandbox: created, lease } = created;
         let (id, isolation) = (created.id().to_string(), created.isolation());
+        common.leases().current = lease.as_ref().map(Arc::downgrade).unwrap_or_default();
         (self.sandbox, self.lease) = (Some(created), lease);
         let remaining = {
             let mut course = common.course();

@@ -17,7 +17,10 @@ use crate::resident::shell::quote;
 use crate::spec::{BYTES_A_FILE, SandboxId};
 
 /// How often the quick count is made while something runs.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an engine may take to count processes; some tell only once a second.
+const STATS_TIME: Duration = Duration::from_secs(3);
 
 /// The engine's count may take this part of the time at most, because it keeps a disk busy.
 const SHARE_OF_TIME: u32 = 5;
@@ -48,7 +51,7 @@ impl DiskWatch {
     async fn is_quiet(&self, spared: &Spared) -> bool {
         let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
         let mut stats = self.docker.stats(&self.id.0, Some(options));
-        let asked = tokio::time::timeout(PAUSE, stats.next()).await;
+        let asked = tokio::time::timeout(STATS_TIME, stats.next()).await;
         let running = asked.ok().flatten().and_then(Result::ok).and_then(|stats| stats.pids_stats?.current);
         // An engine that does not tell is taken to run something.
         running.is_some_and(|running| running > 0 && running <= KEEPERS + spared.pids().len() as u64)
