@@ -39,6 +39,9 @@ impl GpuProvider for MadeUp {
 
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
+/// One test at a time: a program that is just being started holds every lock of its parent for a moment.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Looks for the device, and for others who have it at the same time.
 struct User;
 
@@ -66,6 +69,7 @@ impl Agent for User {
 
 #[tokio::test]
 async fn episodes_that_ask_for_the_one_processor_have_it_in_turn() {
+    let _alone = ALONE.lock().await;
     let mut lab = Lab::on(Place::Bwrap).await;
     let directory = lab.directory.path().join("gpus");
     lab.gpus = Some(GpuLeases::open_in(Arc::new(MadeUp), &directory).unwrap());
@@ -154,6 +158,7 @@ impl Agent for Restless {
 
 #[tokio::test]
 async fn what_an_episode_has_it_keeps_and_gives_back_when_nothing_uses_it() {
+    let _alone = ALONE.lock().await;
     let mut lab = Lab::on(Place::Bwrap).await;
     let sandboxes = lab.home.root().join("sandboxes");
     let watchful = Arc::new(Watchful { sandboxes, seen: Mutex::default() });
