@@ -384,3 +384,36 @@ async fn more_memory_than_usual_is_allowed_or_refused() {
     lab.allowed = Allowed { memory: true, ..Allowed::default() };
     assert_eq!(run(&lab).await.records[0].raw, Some(1.0));
 }
+
+#[tokio::test]
+async fn what_befalls_a_sandbox_between_two_commands_is_told_once() {
+    let lab = Lab::new().await;
+    let background =
+        |command: &str| Action::Shell { command: command.to_owned(), timeout: None, background: true };
+    let wait = |job: &str| Action::Wait { job: job.to_owned(), timeout: 20.0 };
+    let actions = vec![
+        sh("cd /tmp; export SHELL_PID=$$"),
+        background("kill -9 $SHELL_PID"),
+        wait("job1"),
+        background("pwd"),
+        wait("job2"),
+        sh("echo score 1 > answer.txt; printf -v LONG '%9000000s' x; export LONG"),
+        background("echo [$LONG]"),
+        wait("job3"),
+        sh("unset LONG"),
+        Action::Submit,
+    ];
+    let (record, plan) = episode(&lab, "", actions).await;
+    assert_eq!(record.raw, Some(1.0), "{record:?}");
+    let seen = lab.observations(&plan);
+    let told =
+        |step: usize, words: &str| seen[step].notices.iter().filter(|notice| notice.contains(words)).count();
+    assert_eq!(
+        (told(2, "anew"), told(3, "anew"), told(4, "anew"), told(5, "anew")),
+        (0, 1, 0, 0),
+        "{seen:#?}"
+    );
+    assert_eq!(seen[4].stdout.content, "/workspace\n");
+    assert_eq!((told(6, "not carried over"), told(8, "not carried over")), (1, 0), "{seen:#?}");
+    assert_eq!(seen[7].stdout.content, "[]\n");
+}

@@ -191,6 +191,11 @@ impl Keeper {
         processes::hunt(self.init, |process| !is_ours(process) && !is_spared(process) && !is_living(process))
     }
 
+    /// How many processes are mlgym's own: bubblewrap, PID 1, the keeper, and what watches the programs.
+    pub(crate) fn own(&self) -> u64 {
+        3 + self.lock_watchers().len() as u64
+    }
+
     /// Tells whether nothing runs but mlgym's own and what is named by its number inside.
     pub(crate) fn is_quiet(&self, spared: &[u32]) -> bool {
         let is_ours = self.is_ours();

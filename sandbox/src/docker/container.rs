@@ -47,6 +47,7 @@ impl DockerContainer {
             user,
             workdir: spec.workdir.clone(),
             limit: spec.limits.storage_bytes,
+            is_blind: backend.options.runtime.is_some(),
         });
         Ok(Self {
             docker: docker.clone(),
