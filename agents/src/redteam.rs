@@ -19,13 +19,13 @@ use mlgym_journal::{
 };
 use mlgym_sandbox::image::ResolvedImage;
 use mlgym_sandbox::{Backend, SandboxError};
-use mlgym_tasks::{PreparedData, Task, TaskError};
+use mlgym_tasks::{PreparedData, Task, TaskError, TaskNetwork};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::redteam::attack::{Area, Attack, AttackError, Words};
+use crate::redteam::attack::{Area, Attack, AttackError, WayOut, Words};
 use crate::redteam::attacker::Attacker;
 use crate::redteam::evidence::{Evidence, Secrets};
 use crate::redteam::host::{HostWatch, Listeners, processes_with};
@@ -215,11 +215,15 @@ impl Range {
             hosts: self.listeners.hosts.join(","),
             port: self.listeners.port,
         };
+        if attack.network.is_some() && self.backend.name().contains('/') {
+            // A runtime of its own is refused any way out.
+            return Ok(verdict(attack, (Outcome::Survived, Vec::new()), None, started));
+        }
         let manifest = self.plan(attack, run)?;
         let lock = RunLock::take(&self.home, run)?;
         let watch = HostWatch::start(self.home.root());
         let (attacker, trace) = Attacker::new(attack, &words)?;
-        let ran = self.episode(&manifest, &lock, attacker).await;
+        let ran = self.episode(&manifest, &lock, (attacker, attack.network)).await;
         let (ended, failure) = match ran {
             Ok(ended) => (ended, None),
             Err(error) => (true, Some(chain(&error))),
@@ -253,22 +257,16 @@ impl Range {
             alone: attack.area.is_alone(),
             limits: self.ready.task.limits.clone(),
         };
-        let (outcome, findings) = evidence.judge();
+        let judged = evidence.judge();
         drop(lock);
-        if outcome == Outcome::Survived {
-            let _ = std::fs::remove_dir_all(self.home.run(run));
-        }
-        Ok(Verdict {
-            journal: (outcome != Outcome::Survived)
-                .then(|| self.home.journal(run, &manifest.episodes[0].episode).display().to_string()),
-            attack: attack.name.clone(),
-            area: attack.area,
-            tries: attack.tries.clone(),
-            success: attack.success.clone(),
-            outcome,
-            findings,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        let journal = match judged.0 {
+            Outcome::Survived => {
+                let _ = std::fs::remove_dir_all(self.home.run(run));
+                None
+            }
+            _ => Some(self.home.journal(run, &manifest.episodes[0].episode).display().to_string()),
+        };
+        Ok(verdict(attack, judged, journal, started))
     }
 
     /// Runs attacks, so many at once, and tells each verdict as it comes; those that are judged by what the host loses
@@ -306,7 +304,7 @@ impl Range {
         &self,
         manifest: &RunManifest,
         lock: &RunLock,
-        attacker: Attacker,
+        (attacker, network): (Attacker, Option<WayOut>),
     ) -> Result<bool, RunnerError> {
         let attacker = Arc::new(std::sync::Mutex::new(Some(attacker)));
         let agents = move |_: &EpisodePlan| {
@@ -318,15 +316,39 @@ impl Range {
             backend: self.backend.clone(),
             agents: Arc::new(agents),
             watchers: None,
-            allowed: mlgym::Allowed::default(),
+            allowed: mlgym::Allowed {
+                network: network.is_some(),
+                private_network: network == Some(WayOut::Private),
+                ..mlgym::Allowed::default()
+            },
             gpus: None,
             cancel: self.cancel.child_token(),
         };
-        let ready = HashMap::from([(self.ready.task.name.clone(), self.ready.clone())]);
+        let mut ready = ReadyTask::clone(&self.ready);
+        if let Some(network) = network {
+            ready.task = Arc::new(Task { network: self.network(network), ..Task::clone(&ready.task) });
+        }
+        let ready = HashMap::from([(ready.task.name.clone(), Arc::new(ready))]);
         match tokio::time::timeout(PATIENCE, runner.run(manifest, lock, &ready)).await {
             Ok(report) => report.map(|_| true),
             Err(_) => Ok(false),
         }
+    }
+
+    /// What the task of an attack on the way out asks for.
+    fn network(&self, way: WayOut) -> TaskNetwork {
+        let port = self.listeners.port;
+        let addresses = self.listeners.hosts.iter().filter(|host| !host.contains(':'));
+        let names = ["localhost", "127.1", "0", "2130706433", "0x7f000001"].map(str::to_owned);
+        let hosts: Vec<String> = match way {
+            WayOut::Public => return TaskNetwork::Public,
+            WayOut::Private => vec!["localhost:9".to_owned()],
+            WayOut::Listed => {
+                let here = addresses.cloned().chain(names).map(|name| format!("{name}:{port}"));
+                here.chain(METADATA.map(str::to_owned)).collect()
+            }
+        };
+        TaskNetwork::Hosts(hosts.iter().filter_map(|host| host.parse().ok()).collect())
     }
 
     fn plan(&self, attack: &Attack, run: &RunId) -> Result<RunManifest, RedTeamError> {
@@ -366,6 +388,28 @@ impl Range {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// Where clouds tell credentials to whoever asks, by name and by number.
+const METADATA: [&str; 4] =
+    ["metadata.google.internal", "169.254.169.254", "2852039166", "instance-data.ec2.internal"];
+
+fn verdict(
+    attack: &Attack,
+    (outcome, findings): (Outcome, Vec<String>),
+    journal: Option<String>,
+    started: Instant,
+) -> Verdict {
+    Verdict {
+        attack: attack.name.clone(),
+        area: attack.area,
+        tries: attack.tries.clone(),
+        success: attack.success.clone(),
+        outcome,
+        findings,
+        journal,
+        seconds: started.elapsed().as_secs_f64(),
     }
 }
 

@@ -78,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     start_logging(app.verbose);
+    take_descriptors();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -168,6 +169,20 @@ impl Signals {
     }
 }
 
+/// Takes as many file descriptors as the system gives: every sandbox and every job holds some. A soft limit is for programs
+/// that cannot count that far, as this one can; some that it starts would count a thousand million one by one.
+fn take_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const ENOUGH: u64 = 1 << 20;
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        // Where it is refused there are as many as before.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 fn start_logging(verbose: u8) {
     let default = match verbose {
         0 => "warn",
@@ -183,6 +198,13 @@ fn start_logging(verbose: u8) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn there_are_as_many_descriptors_as_the_system_gives() {
+        take_descriptors();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert!(limit.current.unwrap() >= limit.maximum.unwrap_or(u64::MAX).min(1 << 20));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -41,6 +41,8 @@ pub(crate) enum Allowance {
     PrivateNetwork,
     /// Agents that use the graphics processors their task asks for, each leased to one of them at a time
     Gpus,
+    /// Sandboxes with more than 8 GiB of memory, where their task asks for it
+    Memory,
 }
 
 /// One invocation of the program.
@@ -87,6 +89,7 @@ impl Session {
             network: private_network || self.allow.contains(&Allowance::Network),
             private_network,
             gpus: self.allow.contains(&Allowance::Gpus),
+            memory: self.allow.contains(&Allowance::Memory),
         }
     }
 

@@ -14,8 +14,8 @@ use mlgym::{Action, Allowed, Environment, Episode, EpisodeSetup, Ground, ReadyTa
 use mlgym_journal::{AgentName, Budgets, Digest, EpisodeId, EpisodePlan, Home, JournalWriter, RunId};
 use mlgym_sandbox::image::ResolvedImage;
 use mlgym_sandbox::{
-    Backend, Captured, Command, CommandEnd, CommandOutput, EngineFacts, FileSource, JobReport, Sandbox,
-    SandboxError, SandboxId, SandboxSpec, SandboxSummary, Snapshot, SnapshotId, SnapshotSummary,
+    Backend, Captured, Command, CommandEnd, CommandOutput, EngineFacts, FileSource, JobReport, Mishap,
+    Sandbox, SandboxError, SandboxId, SandboxSpec, SandboxSummary, Snapshot, SnapshotId, SnapshotSummary,
     TransferCaps, Transferred,
 };
 use mlgym_tasks::{PreparedData, Task};
@@ -59,6 +59,10 @@ impl Sandbox for Nothing {
 
     async fn interrupt(&mut self, _: &str) -> Result<JobReport, SandboxError> {
         Ok(JobReport::Unknown)
+    }
+
+    fn mishaps(&mut self) -> Vec<Mishap> {
+        Vec::new()
     }
 
     async fn put(&mut self, _: &str, _: FileSource) -> Result<(), SandboxError> {

@@ -11,7 +11,7 @@ use mlgym_journal::blob::{BlobError, BlobStore};
 use mlgym_journal::observation::{Job, JobState};
 use mlgym_journal::{Action, LineRange, Observation, Text};
 use mlgym_sandbox::{
-    CaptureLimits, Captured, Command, CommandEnd, CommandOutput, JobReport, Sandbox, SandboxError,
+    CaptureLimits, Captured, Command, CommandEnd, CommandOutput, JobReport, Mishap, Sandbox, SandboxError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -112,10 +112,7 @@ impl Hands<'_> {
 
     fn observe(&self, output: CommandOutput, mut notices: Vec<String>) -> Result<Observation, ActError> {
         if output.shell_restarted {
-            notices.push(
-                "the shell ended and was started anew: its directory, variables and functions are gone"
-                    .to_owned(),
-            );
+            notices.push(notice(&Mishap::ShellRestarted));
         }
         Ok(Observation {
             exit_code: match output.end {
@@ -152,13 +149,18 @@ impl Hands<'_> {
     }
 
     fn job(&self, name: &str, report: JobReport) -> Result<Observation, ActError> {
+        let mut notices = Vec::new();
         let (state, stdout, stderr) = match report {
             JobReport::Unknown => return Ok(failed(format!("there is no job named {name:?}"))),
             JobReport::Running(so_far) => (JobState::Running, so_far.stdout, so_far.stderr),
             JobReport::Ended(output) => {
                 let state = match output.end {
                     CommandEnd::Exited(code) => JobState::Exited { code },
-                    _ => JobState::Killed,
+                    CommandEnd::DiskFull => {
+                        notices.push("the job was killed because the disk limit was reached".to_owned());
+                        JobState::Killed
+                    }
+                    CommandEnd::TimedOut | CommandEnd::Interrupted => JobState::Killed,
                 };
                 (state, output.stdout, output.stderr)
             }
@@ -166,7 +168,7 @@ impl Hands<'_> {
         let exit_code = if let JobState::Exited { code } = state { Some(code) } else { None };
         let job = Some(Job { name: name.to_owned(), state });
         let (stdout, stderr) = (self.text(stdout)?, self.text(stderr)?);
-        Ok(Observation { exit_code, stdout, stderr, job, ..Observation::default() })
+        Ok(Observation { exit_code, stdout, stderr, job, notices, ..Observation::default() })
     }
 
     async fn file_command(&mut self, script: String, head: usize) -> Result<CommandOutput, ActError> {
@@ -256,6 +258,29 @@ impl Hands<'_> {
                 Ok(Observation { notices: vec!["nothing matches".to_owned()], ..Observation::default() })
             }
             _ => self.file_observation(output),
+        }
+    }
+}
+
+/// Tells an agent what befell its sandbox.
+pub(crate) fn notice(mishap: &Mishap) -> String {
+    match mishap {
+        Mishap::ShellRestarted => {
+            "the shell ended and was started anew: its directory, variables and functions are gone".to_owned()
+        }
+        Mishap::DiskFull => {
+            "the disk limit was reached while no command ran: all programs were killed, background \
+                             jobs too; delete files before you go on"
+                .to_owned()
+        }
+        Mishap::JobsKilled => "the background jobs were killed, too".to_owned(),
+        Mishap::VariablesLeftOut { limit } => {
+            format!("the exported variables are longer than {limit} bytes and were not carried over")
+        }
+        Mishap::NetworkLost => {
+            "the network is gone, because what forwards to it ended and cannot be started again: \
+                                its port may be taken; the next command tries again"
+                .to_owned()
         }
     }
 }

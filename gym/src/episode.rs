@@ -5,7 +5,7 @@
 //! the episode for all. When a budget is over, what is graded lies in the trunk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use mlgym_tasks::{Grade, Split, Task};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::act::{ActError, Hands};
+use crate::act::{ActError, Hands, notice};
 use crate::environment::{Environment, EnvironmentError, Info, Transition};
 use crate::meter::Meter;
 use crate::recorder::Recorder;
@@ -79,11 +79,46 @@ struct Common {
     setup: EpisodeSetup,
     course: Mutex<Course>,
     idle: watch::Sender<Option<Instant>>,
+    leases: Mutex<Leases>,
+}
+
+/// The graphics processors of an episode, which all its branches share.
+#[derive(Debug, Default)]
+struct Leases {
+    /// What the episode has, for as long as any branch has it: a reset takes it up, and does not wait for what forks hold.
+    current: Weak<GpuLease>,
+    /// Of branches that are over, to be given back once nothing runs any more that uses them.
+    returned: Vec<Arc<GpuLease>>,
 }
 
 impl Common {
     fn course(&self) -> MutexGuard<'_, Course> {
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives graphics processors back that no branch uses any more, after the sandboxes of forks that were dropped, which
+    /// may use them still, are removed.
+    async fn give_back(&self) -> Result<(), SandboxError> {
+        let returned = std::mem::take(&mut self.leases().returned);
+        if returned.is_empty() {
+            return Ok(());
+        }
+        let swept = self.setup.ground.backend.sweep().await;
+        // The last branch that uses them gives them back.
+        for lease in returned.into_iter().filter_map(Arc::into_inner) {
+            match lease.release().await {
+                Ok(busy) if busy.is_empty() => {}
+                Ok(busy) => {
+                    tracing::warn!("the memory of {} stays in use after its sandbox", busy.join(", "))
+                }
+                Err(error) => tracing::warn!("give graphics processors back: {error}"),
+            }
+        }
+        swept
     }
 
     /// Notes that a branch is at work, which is not to be disturbed.
@@ -148,12 +183,16 @@ pub struct Episode {
     sandbox: Option<Box<dyn Sandbox>>,
     /// Graphics processors: a fork's are those of the branch that it was made of.
     lease: Option<Arc<GpuLease>>,
+    /// What befell the sandbox while it was forked, for its next step to tell.
+    untold: Vec<String>,
     /// What is charged so far for each job that runs.
     jobs: BTreeMap<String, (Instant, Duration)>,
 }
 
 impl Drop for Episode {
     fn drop(&mut self) {
+        // Its sandbox runs until the next sweep.
+        self.common.leases().returned.extend(self.lease.take());
         if !self.is_trunk() {
             self.common.course().forks -= 1;
         }
@@ -176,7 +215,12 @@ impl Episode {
             forks: 0,
             acting: 0,
         };
-        let common = Common { setup, course: Mutex::new(course), idle: watch::Sender::new(None) };
+        let common = Common {
+            setup,
+            course: Mutex::new(course),
+            idle: watch::Sender::new(None),
+            leases: Mutex::default(),
+        };
         Self {
             common: Arc::new(common),
             branch: BranchId::default(),
@@ -184,6 +228,7 @@ impl Episode {
             recorder,
             sandbox: None,
             lease: None,
+            untold: Vec::new(),
             jobs: BTreeMap::new(),
         }
     }
@@ -354,21 +399,14 @@ impl Episode {
 
     async fn remove_sandbox(&mut self) -> Result<(), SandboxError> {
         self.jobs.clear();
+        self.untold.clear();
         let removed = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
         };
-        // The last branch that uses them gives them back.
-        if let Some(lease) = self.lease.take().and_then(Arc::into_inner) {
-            match lease.release().await {
-                Ok(busy) if busy.is_empty() => {}
-                Ok(busy) => {
-                    tracing::warn!("the memory of {} stays in use after its sandbox", busy.join(", "))
-                }
-                Err(error) => tracing::warn!("give graphics processors back: {error}"),
-            }
-        }
-        removed
+        self.common.leases().returned.extend(self.lease.take());
+        let returned = self.common.give_back().await;
+        removed.and(returned)
     }
 
     /// Ends an episode that no submission ended: a budget that is over is answered by grading what there is, as a
@@ -399,6 +437,7 @@ impl Episode {
         let removed = self.remove_sandbox().await;
         // Forks that the agent dropped.
         let swept = self.setup().ground.backend.sweep().await;
+        let swept = self.common.give_back().await.and(swept);
         let (end, usage) = {
             let mut course = self.common.course();
             let usage = course.rules.usage(course.elapsed());
@@ -452,6 +491,12 @@ impl Episode {
         Ok(due)
     }
 
+    /// What befell the sandbox beside what was asked of it, in words for the agent; each is told once.
+    fn notices_of_sandbox(&mut self) -> Vec<String> {
+        let mishaps = self.sandbox.as_mut().map(|sandbox| sandbox.mishaps()).unwrap_or_default();
+        std::mem::take(&mut self.untold).into_iter().chain(mishaps.iter().map(notice)).collect()
+    }
+
     /// Begins a step, in whichever branch.
     fn begin(&self) -> Result<u64, Foul> {
         let mut course = self.common.course();
@@ -500,14 +545,16 @@ impl Environment for Episode {
         if !self.is_trunk() {
             return Err(EnvironmentError::Fork);
         }
-        self.remove_sandbox().await?;
         let common = self.common.clone();
+        let kept = self.lease.take().or_else(|| common.leases().current.upgrade());
+        self.remove_sandbox().await?;
         let created = tokio::select! {
-            created = common.setup.first_sandbox() => created?,
+            created = common.setup.first_sandbox(kept) => created?,
             () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
         };
         let Equipped { sandbox: created, lease } = created;
         let (id, isolation) = (created.id().to_string(), created.isolation());
+        common.leases().current = lease.as_ref().map(Arc::downgrade).unwrap_or_default();
         (self.sandbox, self.lease) = (Some(created), lease);
         let remaining = {
             let mut course = common.course();
@@ -556,6 +603,9 @@ impl Environment for Episode {
             other => (self.act(other).await?, 0.0),
         };
         let took = started.elapsed();
+        let fresh = self.notices_of_sandbox().into_iter();
+        let fresh: Vec<_> = fresh.filter(|notice| !observation.notices.contains(notice)).collect();
+        observation.notices.extend(fresh);
         if !matches!(action, Action::Validate | Action::Submit) {
             self.charge(&action, &observation, took);
         }
@@ -612,26 +662,29 @@ impl Environment for Episode {
             recorder: self.recorder.on(branch),
             sandbox: None,
             lease: self.lease.clone(),
+            untold: Vec::new(),
             jobs: BTreeMap::new(),
         };
         let backend = &common.setup.ground.backend;
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
         let snapshot = self.sandbox()?.snapshot().await?;
+        self.untold = self.notices_of_sandbox();
         let restored = backend.restore(&common.setup.ground.spec(fork.lease.as_deref())?, &snapshot).await;
         let removed = backend.remove_snapshot(&snapshot.id).await;
         let sandbox = restored?;
         let (id, isolation) = (sandbox.id().to_string(), sandbox.isolation());
         fork.sandbox = Some(sandbox);
         removed?;
-        let notice = "this is a fork: files, directory and variables are as they were; programs that ran and \
-                      background jobs are not carried over";
+        let told = "this is a fork: files, directory and variables are as they were; programs that ran and \
+                    background jobs are not carried over";
         let remaining = {
             let course = common.course();
             course.rules.remaining(course.elapsed())
         };
-        let observation =
-            Observation { notices: vec![notice.to_owned()], remaining, ..Observation::default() };
+        let mut notices = vec![told.to_owned()];
+        notices.extend(self.untold.iter().cloned());
+        let observation = Observation { notices, remaining, ..Observation::default() };
         fork.recorder.record(Event::Forked {
             from: self.branch,
             sandbox: id,

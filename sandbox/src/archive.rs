@@ -177,6 +177,9 @@ struct Guarded<R> {
     passed: usize,
     /// Bytes until the next header.
     left: u64,
+    /// What was read of extensions that describe the next entry, while they last.
+    extensions: Vec<u8>,
+    is_extensions: bool,
 }
 
 const BLOCK: usize = 512;
@@ -186,7 +189,8 @@ const LONGEST_EXTENSION: u64 = 64 << 10;
 
 impl<R: Read> Guarded<R> {
     fn new(reader: R) -> Self {
-        Self { reader, header: Vec::with_capacity(BLOCK), passed: 0, left: 0 }
+        let header = Vec::with_capacity(BLOCK);
+        Self { reader, header, passed: 0, left: 0, extensions: Vec::new(), is_extensions: false }
     }
 
     /// Reads the next header, or what there is of one.
@@ -199,14 +203,21 @@ impl<R: Read> Guarded<R> {
             return Ok(());
         }
         let header = tar::Header::from_byte_slice(bytes);
-        let size = header.entry_size()?;
-        let is_extension = header.entry_type().is_gnu_longname()
-            || header.entry_type().is_gnu_longlink()
-            || header.entry_type().is_pax_local_extensions()
-            || header.entry_type().is_pax_global_extensions()
-            || header.entry_type().is_gnu_sparse();
-        if is_extension && size > LONGEST_EXTENSION {
+        let mut size = header.entry_size()?;
+        let kind = header.entry_type();
+        let is_extension = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if (is_extension || kind.is_gnu_sparse()) && size > LONGEST_EXTENSION {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an archive's extension is too long"));
+        }
+        self.is_extensions = kind.is_pax_local_extensions();
+        if self.is_extensions {
+            self.extensions.clear();
+        } else if !is_extension {
+            // A file of 8 GiB and more has its length there, and none in its header.
+            size = extended_size(&std::mem::take(&mut self.extensions)).unwrap_or(size);
         }
         self.left = size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64);
         Ok(())
@@ -227,8 +238,17 @@ impl<R: Read> Read for Guarded<R> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.reader.read(&mut buffer[..most])?;
         self.left -= read as u64;
+        if self.is_extensions {
+            self.extensions.extend_from_slice(&buffer[..read]);
+        }
         Ok(read)
     }
+}
+
+/// The length that extensions give the entry that they describe, read as the crate `tar` reads it: the first one counts.
+fn extended_size(extensions: &[u8]) -> Option<u64> {
+    let mut all = tar::PaxExtensions::new(extensions).map_while(Result::ok);
+    all.find(|extension| extension.key() == Ok("size"))?.value().ok()?.parse().ok()
 }
 
 /// Strips the archive's root name; `None` when the name is not made of ordinary parts.
@@ -331,6 +351,38 @@ mod tests {
         let caps = TransferCaps { bytes: 10, entries: 4 };
         assert_eq!(unpack(whole.as_slice(), "/w/x", &directory.path().join("x"), caps).unwrap().entries, 2);
         assert!(directory.path().join("x").join("n".repeat(200)).is_file());
+    }
+
+    #[test]
+    fn a_length_that_stands_only_in_the_extensions_counts() {
+        let content: Vec<u8> = (0..3000_u32).map(|n| (n % 251) as u8 + 1).collect();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), "x/", io::empty()).unwrap();
+        let pairs = [("mtime", b"1.5".as_slice()), ("size", b"3000"), ("size", b"1")];
+        builder.append_pax_extensions(pairs).unwrap();
+        let mut whole = builder.get_ref().clone();
+        let mut empty = header(tar::EntryType::Regular, 0o644, 0);
+        empty.set_path("x/large").unwrap();
+        empty.set_cksum();
+        whole.extend_from_slice(empty.as_bytes());
+        whole.extend_from_slice(&content);
+        whole.resize(whole.len().next_multiple_of(BLOCK), 0);
+        let mut after = tar::Builder::new(whole);
+        after
+            .append_data(&mut header(tar::EntryType::Regular, 0o644, 3), "x/after", b"abc".as_slice())
+            .unwrap();
+        let whole = after.into_inner().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("x");
+        let caps = TransferCaps { bytes: 1 << 20, entries: 4 };
+        let copied = unpack(whole.as_slice(), "/w/x", &to, caps).unwrap();
+        assert_eq!((copied.bytes, copied.entries), (3003, 3));
+        assert!(fs::read(to.join("large")).unwrap() == content);
+        assert_eq!(fs::read(to.join("after")).unwrap(), b"abc");
+        // It is the length that is capped.
+        let caps = TransferCaps { bytes: 2999, entries: 4 };
+        let refused = unpack(whole.as_slice(), "/w/x", &directory.path().join("y"), caps);
+        assert!(matches!(refused, Err(TransferError::TooLarge { unit: "bytes", .. })), "{refused:?}");
     }
 
     #[test]

@@ -180,12 +180,16 @@ pub trait Sandbox: Debug + Send {
     /// Starts a command beside the shell, with the shell's directory and exported variables, and names it.
     async fn spawn(&mut self, script: &str) -> Result<String, SandboxError>;
 
-    /// Waits for a spawned command to end, at most so long; `None` while it runs, and for ever after the same
-    /// answer once it has ended. Output comes with the answer that ends it, else what there is so far.
+    /// Waits for a spawned command to end, at most so long; for ever after the same answer once it has ended. Output comes
+    /// with the answer that ends it, else what there is so far; of the newest commands that ended it is kept.
     async fn wait(&mut self, job: &str, timeout: Duration) -> Result<JobReport, SandboxError>;
 
-    /// Kills a spawned command and all its processes.
+    /// Kills a spawned command and all its processes: everything but the shell itself and the other spawned commands,
+    /// because a process can hide whose it is.
     async fn interrupt(&mut self, job: &str) -> Result<JobReport, SandboxError>;
+
+    /// Says what befell the sandbox that no other answer told, since this was last asked.
+    fn mishaps(&mut self) -> Vec<Mishap>;
 
     /// Puts files below a directory, owned by the sandbox's user.
     async fn put(&mut self, target: &str, source: FileSource) -> Result<(), SandboxError>;
@@ -207,6 +211,24 @@ pub trait Sandbox: Debug + Send {
 
     /// Kills everything in it and removes it.
     async fn destroy(self: Box<Self>) -> Result<(), SandboxError>;
+}
+
+/// What befell a sandbox beside what was asked of it. All of it can be the doing of what runs inside, and ends nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mishap {
+    /// The shell was started anew: its directory, variables and functions are gone.
+    ShellRestarted,
+    /// More than the disk limit was written while no command ran; all programs were killed, jobs among them.
+    DiskFull,
+    /// All jobs were killed with what was to be killed.
+    JobsKilled,
+    /// The exported variables were too long for a job or a snapshot, which goes on without them.
+    VariablesLeftOut {
+        /// The most bytes that they may have.
+        limit: usize,
+    },
+    /// What forwards to the network ended and does not start again; it is tried again at the next command.
+    NetworkLost,
 }
 
 /// How a spawned command stands.

@@ -126,7 +126,7 @@ impl BwrapBackend {
             "gpus": spec.gpus.iter().map(|gpu| &gpu.uuid).collect::<Vec<_>>(),
             "user_namespace": self.identity == Identity::Alone, "engine": self.facts.version,
         });
-        let container = BwrapContainer {
+        let container = Arc::new(BwrapContainer {
             id,
             directory,
             snapshots: self.snapshot_root(),
@@ -136,18 +136,21 @@ impl BwrapBackend {
             cgroup,
             isolation,
             keeper: tokio::sync::Mutex::default(),
-        };
-        // Named before it is filled, so that whoever finds a half of it knows whose it is.
-        let described = container.describe();
-        let furnished = described.and_then(|()| container.furnish(files));
-        if let Err(error) = furnished {
+        });
+        let (furnishing, files) = (container.clone(), files.map(Path::to_owned));
+        let furnished = tokio::task::spawn_blocking(move || {
+            // Named before it is filled, so that whoever finds a half of it knows whose it is.
+            furnishing.describe()?;
+            furnishing.furnish(files.as_deref())
+        });
+        if let Err(error) = furnished.await.map_err(io::Error::other).and_then(|furnished| furnished) {
             // This error is the one to report, whatever the removal says.
             let _ = remove(&container.directory).await;
             container.cgroup.remove().await;
             return Err(host("make a sandbox in")(&container.directory, error).into());
         }
         container.record(None)?;
-        ResidentSandbox::start(Arc::new(container), &self.orphans, egress).await
+        ResidentSandbox::start(container, &self.orphans, egress).await
     }
 }
 
@@ -319,11 +322,8 @@ fn records(directory: &Path, labels: &BTreeMap<String, String>) -> Vec<(String, 
 /// Kills what runs in a sandbox's directory and removes it; one that is gone is no error.
 async fn remove(directory: &Path) -> Result<(), SandboxError> {
     if let Some(record) = Record::read(directory) {
-        if let Some((pid, start)) =
-            record.init.filter(|(pid, start)| processes::start_time(*pid) == Some(*start))
-        {
-            let _ = start;
-            processes::send(pid, rustix::process::Signal::KILL);
+        if let Some(init) = record.init {
+            init.kill();
         }
         Cgroup { directories: record.cgroup }.remove().await;
     }

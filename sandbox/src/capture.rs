@@ -105,6 +105,11 @@ impl Capture {
         self.captured
     }
 
+    /// Lets go of what was captured; how much it was stays known.
+    pub fn forget(&mut self) {
+        self.captured = Captured { total: self.captured.total, ..Captured::default() };
+    }
+
     /// Returns a copy of what was captured, once nothing more will come; the temporary file is shared.
     pub fn whole(&self) -> Captured {
         let spool = self.captured.spool.as_ref().and_then(|file| file.try_clone().ok());

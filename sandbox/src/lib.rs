@@ -19,8 +19,8 @@ pub mod spec;
 pub mod transfer;
 
 pub use backend::{
-    Backend, CommandOutputSoFar, EngineFacts, JobReport, Sandbox, SandboxError, SandboxSummary, Snapshot,
-    SnapshotSummary,
+    Backend, CommandOutputSoFar, EngineFacts, JobReport, Mishap, Sandbox, SandboxError, SandboxSummary,
+    Snapshot, SnapshotSummary,
 };
 pub use capture::{CaptureLimits, Captured};
 pub use egress::{Egress, HostError, HostPattern, Network};

@@ -6,16 +6,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{JobReport, Orphans, Sandbox, SandboxError, Snapshot};
+use crate::backend::{JobReport, Mishap, Orphans, Sandbox, SandboxError, Snapshot};
 use crate::capture::CaptureLimits;
 use crate::egress::{self, EgressProxy};
-use crate::resident::container::{Attached, Container, Prey};
+use crate::resident::container::{Attached, Container, Mark, Prey, Spared};
 use crate::resident::jobs::Jobs;
 use crate::resident::shell::{ResidentShell, Turn, quote};
 use crate::spec::{Command, CommandEnd, CommandOutput, SandboxId};
-use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+use crate::transfer::{FileSource, Pace, TransferCaps, TransferError, Transferred};
 
 pub(crate) mod container;
 mod jobs;
@@ -28,11 +30,14 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// How much a shell may have to say of its variables.
 const MOST_STATE: usize = 8 << 20;
 
-/// How long files may take in or out: more than enough for what is accepted.
-const TRANSFER_TIME: Duration = Duration::from_secs(300);
+/// How long files on their way in or out may stand still.
+const STALL_TIME: Duration = Duration::from_secs(120);
 
 /// How long the shell may take to say where it is.
 const STATE_TIME: Duration = Duration::from_secs(10);
+
+/// How long what is left of a full disk may be emptied before it is looked at again.
+const EMPTYING_TIME: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct ResidentSandbox {
@@ -42,9 +47,63 @@ pub(crate) struct ResidentSandbox {
     orphans: Orphans,
     /// Its way out, where it has one.
     egress: Option<EgressProxy>,
-    /// What gives the way out a port inside, with its pid there.
-    forwarder: Option<(u32, Attached)>,
+    /// What gives the way out a port inside.
+    forwarder: Option<Attached>,
+    spared: Spared,
+    guard: DiskGuard,
+    /// What befell it that nobody was told yet.
+    mishaps: Vec<Mishap>,
     removed: bool,
+}
+
+/// Watches the disk for as long as the sandbox lives: what a command has left running, and its jobs, write while nobody
+/// looks at them.
+#[derive(Debug)]
+struct DiskGuard {
+    /// Counts how often the disk was full.
+    full: watch::Receiver<u64>,
+    /// Held by whoever starts or kills programs.
+    turn: Arc<Mutex<()>>,
+    task: JoinSet<()>,
+}
+
+impl DiskGuard {
+    fn start(container: Arc<dyn Container>, spared: Spared) -> Self {
+        let (sender, full) = watch::channel(0);
+        let turn = Arc::new(Mutex::new(()));
+        let mut task = JoinSet::new();
+        task.spawn(Self::watch(container, spared, sender, turn.clone()));
+        Self { full, turn, task }
+    }
+
+    /// Looks no more, and kills and restarts nothing any more.
+    async fn end(&mut self) {
+        self.task.shutdown().await;
+    }
+
+    async fn watch(
+        container: Arc<dyn Container>,
+        spared: Spared,
+        full: watch::Sender<u64>,
+        turn: Arc<Mutex<()>>,
+    ) {
+        loop {
+            container.disk_full(&spared).await;
+            // Told before anything dies of it, so that whoever sees the end of a program knows why.
+            full.send_modify(|times| *times += 1);
+            {
+                // A command that runs ends by the same word, and its end sees to all the rest.
+                let _turn = turn.lock().await;
+                let prey = Prey { spared: spared.pids(), living: Vec::new() };
+                let killed = tokio::time::timeout(KILL_GRACE, container.kill(&prey)).await;
+                if !killed.unwrap_or(false) {
+                    // Whoever acts next finds the shell dead, or nothing at all, and mends it.
+                    let _ = container.restart().await;
+                }
+            }
+            tokio::time::sleep(EMPTYING_TIME).await;
+        }
+    }
 }
 
 impl ResidentSandbox {
@@ -55,9 +114,21 @@ impl ResidentSandbox {
         orphans: &Orphans,
         egress: Option<EgressProxy>,
     ) -> Result<Self, SandboxError> {
-        let (orphans, jobs) = (orphans.clone(), Jobs::default());
-        let mut sandbox =
-            Self { container, shell: None, jobs, orphans, egress, forwarder: None, removed: false };
+        let spared = Spared::default();
+        let guard = DiskGuard::start(container.clone(), spared.clone());
+        let jobs = Jobs::new(guard.full.clone());
+        let mut sandbox = Self {
+            container,
+            shell: None,
+            jobs,
+            orphans: orphans.clone(),
+            egress,
+            forwarder: None,
+            spared,
+            guard,
+            mishaps: Vec::new(),
+            removed: false,
+        };
         sandbox.start_shell().await?;
         sandbox.start_forwarder().await?;
         Ok(sandbox)
@@ -65,6 +136,8 @@ impl ResidentSandbox {
 
     /// Gives the proxy's socket a port inside, where there is a proxy. Needed again whenever all processes were killed.
     async fn start_forwarder(&mut self) -> Result<(), SandboxError> {
+        self.forwarder = None;
+        self.spared.set_forwarder(None);
         if self.egress.is_none() {
             return Ok(());
         }
@@ -75,27 +148,53 @@ impl ResidentSandbox {
             while let Some(chunk) = attached.next().await {
                 said.push_str(&String::from_utf8_lossy(&chunk.bytes));
                 if let Some(pid) = said.strip_prefix("ready ").and_then(|rest| rest.strip_suffix('\n')) {
-                    return Ok(pid.parse().unwrap_or(0));
+                    return Ok(pid.parse().ok());
                 }
             }
             Err(refused(format!("its image has no python3 that could forward to the proxy: {}", said.trim())))
         };
         let slow = |_| refused("its forwarder does not start".to_owned());
         let pid = tokio::time::timeout(STATE_TIME, ready).await.map_err(slow)??;
-        self.forwarder = Some((pid, attached));
+        self.spared.set_forwarder(pid);
+        self.forwarder = Some(attached);
         Ok(())
+    }
+
+    /// Starts what forwards to the proxy again, where it ended: it runs as the sandbox's user, who may kill it, and may
+    /// take its port. That costs the sandbox its network, until the next command, and nothing else.
+    async fn mend_forwarder(&mut self) {
+        let has_ended = match &mut self.forwarder {
+            Some(forwarder) => forwarder.has_ended(),
+            None => self.egress.is_some(),
+        };
+        if has_ended && self.start_forwarder().await.is_err() {
+            self.tell(Mishap::NetworkLost);
+        }
+    }
+
+    /// Notes what befell the sandbox, once.
+    fn tell(&mut self, mishap: Mishap) {
+        if !self.mishaps.contains(&mishap) {
+            self.mishaps.push(mishap);
+        }
     }
 
     /// Restarts the container and what mlgym itself has running in it.
     async fn restart(&mut self) -> Result<(), SandboxError> {
+        if !self.jobs.living().is_empty() {
+            self.tell(Mishap::JobsKilled);
+        }
         self.container.restart().await?;
-        self.start_forwarder().await
+        self.forwarder = None;
+        self.mend_forwarder().await;
+        Ok(())
     }
 
     /// Brings the shell to where a snapshot's was; where that directory is gone, to where shells start.
     pub(crate) async fn take_up(&mut self, snapshot: &Snapshot) -> Result<(), SandboxError> {
         let (there, home) = (quote(&snapshot.workdir), quote(self.container.workdir()));
         let script = format!("{}\nbuiltin cd {there} || builtin cd {home}", snapshot.environment);
+        let _turn = self.guard.turn.clone().lock_owned().await;
         let shell = self.resident()?;
         let turn = shell.run(&Command::new(script, STATE_TIME), &CancellationToken::new()).await?;
         let (_, stderr) = shell.take_outputs()?;
@@ -108,7 +207,9 @@ impl ResidentSandbox {
     }
 
     async fn start_shell(&mut self) -> Result<(), SandboxError> {
-        self.shell = Some(ResidentShell::start(self.container.as_ref()).await?);
+        let shell = ResidentShell::start(self.container.as_ref()).await?;
+        self.spared.set_shell(shell.pid());
+        self.shell = Some(shell);
         Ok(())
     }
 
@@ -122,27 +223,19 @@ impl ResidentSandbox {
     }
 
     fn resident(&mut self) -> Result<&mut ResidentShell, SandboxError> {
-        let lost = SandboxError::Lost { id: self.container.id().clone(), reason: "it was halted".to_owned() };
-        self.shell.as_mut().ok_or(lost)
+        self.shell.as_mut().ok_or_else(|| halted(self.container.id()))
     }
 
-    /// The processes that no deadline and no interruption is for.
-    fn spared(&mut self) -> Result<Vec<u32>, SandboxError> {
-        let forwarder = self.forwarder.as_ref().map(|(pid, _)| *pid);
-        let shell = self.resident()?.pid();
-        Ok([shell].into_iter().chain(forwarder).collect())
+    /// Kills all but some jobs, and says whether everything that was looked for is dead.
+    async fn kill(&mut self, living: Vec<Mark>) -> bool {
+        let prey = Prey { spared: self.spared.pids(), living };
+        tokio::time::timeout(KILL_GRACE, self.container.kill(&prey)).await.unwrap_or(false)
     }
 
-    /// Kills, and says whether everything that was looked for is dead.
-    async fn kill(&mut self, prey: &Prey) -> bool {
-        tokio::time::timeout(KILL_GRACE, self.container.kill(prey)).await.unwrap_or(false)
-    }
-
-    /// Kills the running command's processes and waits until the shell is free again. A shell that does not come
-    /// free, or processes that do not die, cost the shell: the container is restarted with its files kept.
-    async fn stop_command(&mut self) -> Result<Turn, SandboxError> {
-        let prey = Prey::Step { spared: self.spared()?, living: self.jobs.living() };
-        if self.kill(&prey).await {
+    /// Kills the running command's processes, but not these jobs', and waits until the shell is free again. A shell that
+    /// does not come free, or processes that do not die, cost the shell: the container is restarted with its files kept.
+    async fn stop_command(&mut self, living: Vec<Mark>) -> Result<Turn, SandboxError> {
+        if self.kill(living).await {
             let turn = self.resident()?.finish(Duration::from_secs(1)).await?;
             if matches!(turn, Turn::Done(_) | Turn::ShellDied(_)) {
                 return Ok(turn);
@@ -153,22 +246,32 @@ impl ResidentSandbox {
     }
 
     /// Asks the shell for its directory and its exported variables, as a script that sets them again.
-    /// A shell that does not answer is started anew, and then stands where shells start.
+    /// A shell that does not answer is started anew, and then stands where shells start. Variables that are too long are
+    /// left out, and that is told.
     async fn state(&mut self) -> Result<(String, String), SandboxError> {
         let mut ask = Command::new("builtin pwd; builtin export -p", STATE_TIME);
         ask.capture = CaptureLimits { head: MOST_STATE, tail: 0, spool: 0 };
         for _ in 0..2 {
-            let answer = self.shell(&ask, &CancellationToken::new()).await?;
-            if answer.end != CommandEnd::Exited(0) || answer.shell_restarted {
+            let answer = self.run(&ask, &CancellationToken::new()).await?;
+            if answer.shell_restarted {
+                self.tell(Mishap::ShellRestarted);
                 continue;
             }
-            if answer.stdout.omitted() > 0 {
-                let reason = format!("its shell's variables are longer than {MOST_STATE} bytes");
-                return Err(SandboxError::Lost { id: self.container.id().clone(), reason });
+            if answer.end != CommandEnd::Exited(0) {
+                continue;
             }
-            let text = answer.stdout.to_text();
+            let is_whole = answer.stdout.omitted() == 0;
+            let text = match is_whole {
+                true => answer.stdout.to_text(),
+                false => String::from_utf8_lossy(&answer.stdout.head).into_owned(),
+            };
             let (directory, exports) = text.split_once('\n').unwrap_or((self.container.workdir(), ""));
-            return Ok((directory.to_owned(), exports.to_owned()));
+            let directory = directory.to_owned();
+            if is_whole {
+                return Ok((directory, exports.to_owned()));
+            }
+            self.tell(Mishap::VariablesLeftOut { limit: MOST_STATE });
+            return Ok((directory, String::new()));
         }
         Ok((self.container.workdir().to_owned(), String::new()))
     }
@@ -182,21 +285,13 @@ impl ResidentSandbox {
             return self.container.restart().await;
         }
         self.restart().await?;
-        self.start_shell().await
-    }
-}
-
-#[async_trait]
-impl Sandbox for ResidentSandbox {
-    fn id(&self) -> &SandboxId {
-        self.container.id()
+        self.start_shell().await?;
+        self.tell(Mishap::ShellRestarted);
+        Ok(())
     }
 
-    fn isolation(&self) -> serde_json::Value {
-        self.container.isolation()
-    }
-
-    async fn shell(
+    /// Runs a command in the shell, in the caller's turn.
+    async fn run(
         &mut self,
         command: &Command,
         cancel: &CancellationToken,
@@ -207,26 +302,38 @@ impl Sandbox for ResidentSandbox {
         if was_dead {
             self.revive().await?;
         }
-        // It runs as the sandbox's user, who may kill it and loses nothing but the time to start it again.
-        if self.forwarder.as_mut().is_some_and(|(_, forwarder)| forwarder.has_ended()) {
-            self.start_forwarder().await?;
-        }
-        let container = self.container.clone();
+        self.mend_forwarder().await;
         let turn = {
             let never = CancellationToken::new();
-            let run = self.resident()?.run(command, &never);
+            let full = &mut self.guard.full;
+            if full.has_changed().unwrap_or(false) {
+                full.mark_unchanged();
+                self.mishaps.push(Mishap::DiskFull);
+            }
+            let shell = self.shell.as_mut();
+            let shell = shell.ok_or_else(|| halted(self.container.id()))?;
+            let run = shell.run(command, &never);
             tokio::pin!(run);
             tokio::select! {
                 biased;
                 turn = &mut run => Ok(turn?),
                 () = cancel.cancelled() => Err(CommandEnd::Interrupted),
-                () = container.disk_full() => Err(CommandEnd::DiskFull),
+                Ok(()) = full.changed() => Err(CommandEnd::DiskFull),
             }
         };
+        let living = self.jobs.living();
         let (end, turn) = match turn {
-            Ok(Turn::TimedOut | Turn::Cancelled) => (Some(CommandEnd::TimedOut), self.stop_command().await?),
+            Ok(Turn::TimedOut | Turn::Cancelled) => {
+                (Some(CommandEnd::TimedOut), self.stop_command(living).await?)
+            }
             Ok(turn) => (None, turn),
-            Err(end) => (Some(end), self.stop_command().await?),
+            Err(CommandEnd::DiskFull) => {
+                if !living.is_empty() {
+                    self.tell(Mishap::JobsKilled);
+                }
+                (Some(CommandEnd::DiskFull), self.stop_command(Vec::new()).await?)
+            }
+            Err(end) => (Some(end), self.stop_command(living).await?),
         };
         let (stdout, stderr) = self.resident()?.take_outputs()?;
         let (code, died) = match turn {
@@ -245,8 +352,34 @@ impl Sandbox for ResidentSandbox {
             shell_restarted: died || was_dead,
         })
     }
+}
+
+/// What is said to whoever asks a halted sandbox to run something.
+fn halted(id: &SandboxId) -> SandboxError {
+    SandboxError::Lost { id: id.clone(), reason: "it was halted".to_owned() }
+}
+
+#[async_trait]
+impl Sandbox for ResidentSandbox {
+    fn id(&self) -> &SandboxId {
+        self.container.id()
+    }
+
+    fn isolation(&self) -> serde_json::Value {
+        self.container.isolation()
+    }
+
+    async fn shell(
+        &mut self,
+        command: &Command,
+        cancel: &CancellationToken,
+    ) -> Result<CommandOutput, SandboxError> {
+        let _turn = self.guard.turn.clone().lock_owned().await;
+        self.run(command, cancel).await
+    }
 
     async fn spawn(&mut self, script: &str) -> Result<String, SandboxError> {
+        let _turn = self.guard.turn.clone().lock_owned().await;
         if self.jobs.living().len() >= jobs::MOST {
             return Err(SandboxError::TooManyJobs { limit: jobs::MOST });
         }
@@ -266,16 +399,31 @@ impl Sandbox for ResidentSandbox {
     }
 
     async fn interrupt(&mut self, job: &str) -> Result<JobReport, SandboxError> {
+        let _turn = self.guard.turn.clone().lock_owned().await;
         if self.jobs.mark_interrupted(job) {
-            let spared = self.spared()?;
-            self.kill(&Prey::Job { spared, name: job.to_owned() }).await;
+            let others = self.jobs.others(job);
+            // Where nothing can be killed any more, all is.
+            if !self.kill(others).await {
+                self.restart().await?;
+                self.start_shell().await?;
+                self.tell(Mishap::ShellRestarted);
+            }
         }
         Ok(self.jobs.wait(job, KILL_GRACE).await)
     }
 
+    fn mishaps(&mut self) -> Vec<Mishap> {
+        if self.guard.full.has_changed().unwrap_or(false) {
+            self.guard.full.mark_unchanged();
+            self.tell(Mishap::DiskFull);
+        }
+        std::mem::take(&mut self.mishaps)
+    }
+
     async fn put(&mut self, target: &str, source: FileSource) -> Result<(), SandboxError> {
-        let put = self.container.put(target, source);
-        tokio::time::timeout(TRANSFER_TIME, put).await.unwrap_or_else(|_| {
+        let pace = Pace::default();
+        let put = self.container.put(target, source, &pace);
+        pace.keeps(STALL_TIME, put).await.unwrap_or_else(|| {
             let (id, reason) = (self.container.id().clone(), "it takes no files".to_owned());
             Err(SandboxError::Lost { id, reason })
         })
@@ -287,9 +435,11 @@ impl Sandbox for ResidentSandbox {
         target: &Path,
         caps: TransferCaps,
     ) -> Result<Transferred, SandboxError> {
+        let _turn = self.guard.turn.clone().lock_owned().await;
         let container = self.container.clone();
         let once = || async {
-            let copied = tokio::time::timeout(TRANSFER_TIME, container.get(path, target, caps)).await;
+            let pace = Pace::default();
+            let copied = pace.keeps(STALL_TIME, container.get(path, target, caps, &pace)).await;
             let slow = io::Error::from(io::ErrorKind::TimedOut);
             copied.unwrap_or(Err(TransferError::Broken { path: path.to_owned(), source: slow }.into()))
         };
@@ -303,16 +453,19 @@ impl Sandbox for ResidentSandbox {
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, SandboxError> {
+        let _turn = self.guard.turn.clone().lock_owned().await;
         let (workdir, environment) = self.state().await?;
         Ok(Snapshot { id: self.container.snapshot().await?, workdir, environment })
     }
 
     async fn halt(&mut self) -> Result<(), SandboxError> {
+        self.guard.end().await;
         self.shell = None;
         self.container.halt().await
     }
 
     async fn destroy(mut self: Box<Self>) -> Result<(), SandboxError> {
+        self.guard.end().await;
         self.container.remove().await?;
         self.removed = true;
         Ok(())

@@ -1,7 +1,14 @@
-//! Files in and out: what may pass, and what went wrong.
+//! Files in and out: what may pass, how fast it must, and what went wrong.
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What `put` takes.
 #[derive(Debug, Clone)]
@@ -29,6 +36,54 @@ pub struct TransferCaps {
 impl Default for TransferCaps {
     fn default() -> Self {
         Self { bytes: 512 << 20, entries: 20_000 }
+    }
+}
+
+/// How far a transfer has come, so that one that stands still can be told from one that is long.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pace(Arc<AtomicU64>);
+
+impl Pace {
+    /// Counts what is read.
+    pub(crate) fn of<R>(&self, reader: R) -> Paced<R> {
+        Paced { reader, pace: self.clone() }
+    }
+
+    /// Waits for a transfer for as long as it moves; `None` when nothing of it moved for so long.
+    pub(crate) async fn keeps<T>(&self, most: Duration, transfer: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(transfer);
+        let mut before = self.0.load(Ordering::Relaxed);
+        loop {
+            if let Ok(done) = tokio::time::timeout(most, &mut transfer).await {
+                return Some(done);
+            }
+            let now = self.0.load(Ordering::Relaxed);
+            if now == before {
+                return None;
+            }
+            before = now;
+        }
+    }
+}
+
+/// A reader whose bytes go by a pace.
+#[derive(Debug)]
+pub(crate) struct Paced<R> {
+    reader: R,
+    pace: Pace,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Paced<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.reader).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        self.pace.0.fetch_add(read as u64, Ordering::Relaxed);
+        polled
     }
 }
 
@@ -98,4 +153,36 @@ pub enum TransferError {
         #[source]
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_transfer_is_waited_for_and_one_that_stands_still_is_not() {
+        let (mut sender, receiver) = tokio::io::duplex(16);
+        let pace = Pace::default();
+        let mut receiver = pace.of(receiver);
+        let sending = async {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                sender.write_all(b"x").await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut got = Vec::new();
+        let receiving = receiver.read_to_end(&mut got);
+        let both = async {
+            tokio::select! { () = sending => {}, _ = receiving => {} }
+        };
+        let started = tokio::time::Instant::now();
+        assert_eq!(pace.keeps(Duration::from_secs(60), both).await, None);
+        assert_eq!(got.len(), 100);
+        assert!(
+            started.elapsed() > Duration::from_secs(5000) && started.elapsed() < Duration::from_secs(5200)
+        );
+        assert_eq!(pace.keeps(Duration::from_secs(60), async { 7 }).await, Some(7));
+    }
 }

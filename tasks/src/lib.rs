@@ -15,6 +15,6 @@ pub mod suite;
 pub use error::{Location, TaskError};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
 pub use prepare::{DataCache, PrepareError, PreparedData};
-pub use spec::{ImageSource, Split, Task, TaskNetwork, Validation};
+pub use spec::{ImageSource, Split, Task, TaskNetwork, UNASKED_MEMORY, Validation};
 pub use suggest::nearest;
 pub use suite::{Suite, SuiteError};

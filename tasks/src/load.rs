@@ -475,6 +475,16 @@ metrics = [{ name = "rmse", goal = "minimize", baseline = 2.0, reference = 1.0 }
     }
 
     #[test]
+    fn much_memory_is_asked_for() {
+        let asks = |memory: &str| {
+            let dir = directory(&GOOD.replace("memory_mb = 512", memory));
+            Task::load(dir.path()).unwrap().asks()
+        };
+        assert_eq!(asks("memory_mb = 8192"), []);
+        assert_eq!(asks("memory_mb = 8193"), [("for 8193 MiB of memory".to_owned(), "memory")]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let swap = |from: &str, to: &str| refused(&GOOD.replace(from, to));
         let text = swap("reference = 1.0", "reference = 3.0");

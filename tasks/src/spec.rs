@@ -130,12 +130,22 @@ impl TaskNetwork {
     }
 }
 
+/// A task has so many bytes of memory without anybody's being asked.
+pub const UNASKED_MEMORY: u64 = 8 << 30;
+
 impl Task {
     /// Says what of it a user must allow, as in `to reach pypi.org` with the word for `--allow`.
     pub fn asks(&self) -> Vec<(String, &'static str)> {
         let network = self.network.asks().map(|hosts| (format!("to reach {hosts}"), "network"));
         let gpus = (self.gpus > 0).then(|| (format!("for {} graphics processors", self.gpus), "gpus"));
-        network.into_iter().chain(gpus).collect()
+        let memory = self.asks_memory().map(|asked| (asked, "memory"));
+        network.into_iter().chain(gpus).chain(memory).collect()
+    }
+
+    /// Says how much memory it asks for, where that is more than what nobody is asked about.
+    pub fn asks_memory(&self) -> Option<String> {
+        let bytes = self.limits.memory_bytes;
+        (bytes > UNASKED_MEMORY).then(|| format!("for {} MiB of memory", bytes >> 20))
     }
 
     /// The starter files, if there are any: copied into the working directory.

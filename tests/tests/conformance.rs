@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use mlgym_sandbox::{
-    Command, CommandEnd, FileSource, JobReport, Sandbox, SandboxError, Snapshot, TransferCaps, TransferError,
-    User,
+    Command, CommandEnd, CommandOutput, FileSource, JobReport, Mishap, Sandbox, SandboxError, Snapshot,
+    TransferCaps, TransferError, User,
 };
 use mlgym_tests::{Lab, Place, said, shell};
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,17 @@ macro_rules! conformance {
                 a_deadline_kills_the_whole_tree_and_the_shell_lives_on,
                 a_cancelled_command_is_interrupted,
                 jobs_run_beside_the_shell,
+                old_jobs_are_known_and_their_output_is_let_go,
+                an_interruption_and_a_deadline_find_what_hides,
+                a_job_that_leaves_no_process_is_interrupted,
+                what_befell_the_shell_meanwhile_is_told,
+                variables_that_are_too_long_are_left_out,
                 an_agents_sandbox_is_closed,
                 a_full_disk_ends_the_step_and_says_so,
+                a_full_disk_ends_what_nobody_waits_for,
                 only_regular_files_come_out,
+                what_holds_too_much_is_refused,
+                a_program_that_stops_all_others_stops_no_copy,
                 what_is_dropped_is_swept_and_what_is_destroyed_is_gone,
                 a_snapshot_is_a_second_sandbox_where_the_first_one_stood,
                 a_grader_has_its_four_capabilities_and_a_closed_root,
@@ -141,6 +149,98 @@ async fn jobs_run_beside_the_shell(lab: &Lab) {
     sandbox.destroy().await.unwrap();
 }
 
+/// Waits for a job that ends.
+async fn ended(sandbox: &mut dyn Sandbox, job: &str) -> CommandOutput {
+    match sandbox.wait(job, Duration::from_secs(60)).await.unwrap() {
+        JobReport::Ended(output) => output,
+        other => panic!("{job} did not end: {other:?}"),
+    }
+}
+
+async fn old_jobs_are_known_and_their_output_is_let_go(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let first = sandbox.spawn("head -c 100000 /dev/zero; exit 3").await.unwrap();
+    assert!(ended(sandbox.as_mut(), &first).await.stdout.spool.is_some());
+    let mut last = String::new();
+    for _ in 0..18 {
+        last = sandbox.spawn("head -c 100000 /dev/zero").await.unwrap();
+        ended(sandbox.as_mut(), &last).await;
+    }
+    let old = ended(sandbox.as_mut(), &first).await;
+    assert_eq!((old.end, old.stdout.total, old.stdout.omitted()), (CommandEnd::Exited(3), 100_000, 100_000));
+    assert!(old.stdout.spool.is_none());
+    assert!(ended(sandbox.as_mut(), &last).await.stdout.spool.is_some());
+    sandbox.destroy().await.unwrap();
+}
+
+/// Counts the sandbox's processes with exactly these arguments.
+async fn count(sandbox: &mut dyn Sandbox, arguments: &str) -> String {
+    said(sandbox, &format!("pgrep -c -f -x '{arguments}'; true")).await
+}
+
+async fn an_interruption_and_a_deadline_find_what_hides(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let s = sandbox.as_mut();
+    let hiding =
+        s.spawn("env -i setsid sleep 601 & (MLGYM_JOB=job2 setsid sleep 601 &); sleep 601").await.unwrap();
+    let other = s.spawn("sleep 602").await.unwrap();
+    while count(s, "sleep 601").await != "3" || count(s, "sleep 602").await != "1" {}
+    let JobReport::Ended(output) = s.interrupt(&hiding).await.unwrap() else { panic!("not interrupted") };
+    assert_eq!(output.end, CommandEnd::Interrupted);
+    assert_eq!((count(s, "sleep 601").await, count(s, "sleep 602").await), ("0".into(), "1".into()));
+    // A command knows the living job's words, and has no more of it than those.
+    let repeated = "word=$(tr '\\0' '\\n' < /proc/$(pgrep -f -x 'sleep 602')/environ | grep MLGYM_JOB); \
+                    ulimit -x 1002; env $word setsid sleep 603 & MLGYM_JOB=job2 setsid sleep 603 & sleep 603";
+    let late = Command::new(repeated, Duration::from_secs(2));
+    assert_eq!(s.shell(&late, &CancellationToken::new()).await.unwrap().end, CommandEnd::TimedOut);
+    // gVisor keeps no limit that could tell them apart.
+    let left = if lab.place == Place::Runsc { "1" } else { "0" };
+    assert_eq!((count(s, "sleep 603").await.as_str(), count(s, "sleep 602").await.as_str()), (left, "1"));
+    assert!(matches!(s.wait(&other, Duration::ZERO).await.unwrap(), JobReport::Running(_)));
+    sandbox.destroy().await.unwrap();
+}
+
+async fn a_job_that_leaves_no_process_is_interrupted(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let s = sandbox.as_mut();
+    let job = s.spawn("while :; do sleep 604 & done 2>/dev/null").await.unwrap();
+    s.wait(&job, Duration::from_secs(3)).await.unwrap();
+    let JobReport::Ended(output) = s.interrupt(&job).await.unwrap() else { panic!("not interrupted") };
+    assert_eq!(output.end, CommandEnd::Interrupted);
+    assert_eq!(count(s, "sleep 604").await, "0");
+    sandbox.destroy().await.unwrap();
+}
+
+async fn what_befell_the_shell_meanwhile_is_told(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let s = sandbox.as_mut();
+    shell(s, "cd /tmp; export SHELL_PID=$$").await;
+    let killer = s.spawn("kill -9 $SHELL_PID").await.unwrap();
+    ended(s, &killer).await;
+    assert_eq!(s.mishaps(), []);
+    let job = s.spawn("pwd").await.unwrap();
+    assert_eq!(ended(s, &job).await.stdout.to_text(), "/workspace\n");
+    assert_eq!(s.mishaps(), [Mishap::ShellRestarted]);
+    assert_eq!(s.mishaps(), []);
+    assert!(!shell(s, "true").await.shell_restarted);
+    sandbox.destroy().await.unwrap();
+}
+
+async fn variables_that_are_too_long_are_left_out(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let s = sandbox.as_mut();
+    shell(s, "cd /tmp; printf -v LONG '%9000000s' x; export LONG SHORT=1").await;
+    let job = s.spawn("echo [$SHORT$LONG] in $PWD").await.unwrap();
+    assert_eq!(ended(s, &job).await.stdout.to_text(), "[] in /tmp\n");
+    let told = s.mishaps();
+    assert!(matches!(told.as_slice(), [Mishap::VariablesLeftOut { .. }]), "{told:?}");
+    let snapshot = s.snapshot().await.unwrap();
+    assert_eq!((snapshot.workdir.as_str(), snapshot.environment.as_str()), ("/tmp", ""));
+    assert_eq!(s.mishaps().len(), 1);
+    lab.backend.remove_snapshot(&snapshot.id).await.unwrap();
+    sandbox.destroy().await.unwrap();
+}
+
 async fn an_agents_sandbox_is_closed(lab: &Lab) {
     let mut sandbox = lab.sandbox().await;
     let s = sandbox.as_mut();
@@ -185,6 +285,24 @@ async fn a_full_disk_ends_the_step_and_says_so(lab: &Lab) {
     sandbox.destroy().await.unwrap();
 }
 
+async fn a_full_disk_ends_what_nobody_waits_for(lab: &Lab) {
+    let mut spec = lab.spec(User::Agent);
+    spec.limits.memory_bytes = 2 << 30;
+    let mut sandbox = lab.backend.create(&spec).await.unwrap();
+    if sandbox.isolation()["disk"] != "quota" {
+        let s = sandbox.as_mut();
+        let fill = "(for i in $(seq 40); do head -c 50M /dev/zero > f$i; sleep 0.2; done; sleep 605) & true";
+        let job = s.spawn("sleep 606").await.unwrap();
+        shell(s, fill).await;
+        assert_eq!(ended(s, &job).await.end, CommandEnd::DiskFull);
+        assert_eq!(s.mishaps(), [Mishap::DiskFull]);
+        assert_eq!(said(s, "rm f*; pgrep -c -u 1000 -x sleep; echo on").await, "0\non");
+        let job = s.spawn("echo again").await.unwrap();
+        assert_eq!(ended(s, &job).await.end, CommandEnd::Exited(0));
+    }
+    sandbox.destroy().await.unwrap();
+}
+
 async fn only_regular_files_come_out(lab: &Lab) {
     let mut sandbox = lab.sandbox().await;
     let out = lab.directory.path().join("out");
@@ -194,7 +312,7 @@ async fn only_regular_files_come_out(lab: &Lab) {
         .await
         .unwrap();
     let made = "mkdir -p d/e; cp in.txt d/e/x; ln -s /etc/passwd link; mkfifo pipe; mkdir l; ln -s / l/root; \
-                ln in.txt hard; truncate -s 300G sparse";
+                ln in.txt hard; truncate -s 200M sparse";
     shell(sandbox.as_mut(), made).await;
     let caps = TransferCaps { bytes: 1 << 20, entries: 10 };
     let mut get = async |name: &str| {
@@ -216,8 +334,57 @@ async fn only_regular_files_come_out(lab: &Lab) {
         assert!(is_refused, "{name}: {refused:?}");
         assert!(!target.is_symlink());
     }
+    let (copied, target) = get("hard").await;
+    assert_eq!((copied.unwrap().bytes, std::fs::read_to_string(target).unwrap().as_str()), (3, "in\n"));
+    let (refused, _) = get("sparse").await;
+    assert!(
+        matches!(refused, Err(SandboxError::Transfer(TransferError::TooLarge { unit: "bytes", .. }))),
+        "{refused:?}"
+    );
     let (missing, _) = get("gone").await;
     assert!(matches!(missing, Err(SandboxError::Transfer(TransferError::Missing { .. }))), "{missing:?}");
+    sandbox.destroy().await.unwrap();
+}
+
+async fn what_holds_too_much_is_refused(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let out = lab.directory.path().join("out");
+    let made = "mkdir many large; for n in 1 2 3 4 5 6; do echo $n > many/$n; done; \
+                for n in 1 2 3; do head -c 400 /dev/urandom > large/$n; done";
+    shell(sandbox.as_mut(), made).await;
+    let mut refused = async |name: &str, caps: TransferCaps| match sandbox
+        .get(&format!("/workspace/{name}"), &out, caps)
+        .await
+    {
+        Err(SandboxError::Transfer(TransferError::TooLarge { unit, limit, .. })) => (unit, limit),
+        other => panic!("{name}: {other:?}"),
+    };
+    let few = refused("many", TransferCaps { bytes: 1000, entries: 5 }).await;
+    assert_eq!(few, ("files", 5));
+    std::fs::remove_dir_all(&out).unwrap();
+    let small = refused("large", TransferCaps { bytes: 1000, entries: 5 }).await;
+    assert_eq!(small, ("bytes", 1000));
+    std::fs::remove_dir_all(&out).unwrap();
+    let caps = TransferCaps { bytes: 1200, entries: 4 };
+    assert_eq!(sandbox.get("/workspace/large", &out, caps).await.unwrap().bytes, 1200);
+    sandbox.destroy().await.unwrap();
+}
+
+async fn a_program_that_stops_all_others_stops_no_copy(lab: &Lab) {
+    let mut sandbox = lab.sandbox().await;
+    let s = sandbox.as_mut();
+    let stopper = "cat > /tmp/stop.py <<'PY'\nimport os, signal, sys\nopen('/tmp/begun', 'w')\nwhile True:\n    for p in os.listdir('/proc'):\n        \
+                   if p.isdigit() and int(p) not in (1, os.getpid()):\n            try: os.kill(int(p), signal.SIGSTOP)\n            \
+                   except OSError: pass\nPY\necho kept > file; setsid python3 /tmp/stop.py & while ! [ -e /tmp/begun ]; do :; done";
+    let command = Command::new(stopper, Duration::from_secs(10));
+    // It stops the shell too, and then the deadline ends both; where it was too slow, it runs on.
+    let _ = s.shell(&command, &CancellationToken::new()).await.unwrap();
+    let job = s.spawn("setsid python3 /tmp/stop.py & sleep 607").await.unwrap();
+    let target = lab.directory.path().join("file");
+    let caps = TransferCaps { bytes: 100, entries: 1 };
+    assert_eq!(s.get("/workspace/file", &target, caps).await.unwrap().bytes, 5);
+    s.interrupt(&job).await.unwrap();
+    assert_eq!(said(s, "echo on").await, "on");
     sandbox.destroy().await.unwrap();
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use mlgym::{Action, Agent, AgentError, Context, Environment};
+use mlgym::{Action, Agent, AgentError, Allowed, Context, Environment};
 use mlgym_journal::{
     BudgetKind, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest, run::RunLock,
 };
@@ -361,4 +361,59 @@ async fn the_next_episodes_sandbox_is_started_ahead_for_it_alone() {
     let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
     assert!(report.records.iter().all(|record| record.raw == Some(0.5)), "{:?}", report.records);
     assert_eq!((report.records.len(), lab.containers().await), (3, 0));
+}
+
+#[tokio::test]
+async fn more_memory_than_usual_is_allowed_or_refused() {
+    let mut lab = Lab::new().await;
+    let task = lab.task("");
+    let path = task.dir.join("task.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("memory_mb = 256", "memory_mb = 9000")).unwrap();
+    let task = Arc::new(mlgym_tasks::Task::load(&task.dir).unwrap());
+    let plan = lab.plan(&task);
+    let actions = vec![sh("echo score 1 > answer.txt"), Action::Submit];
+    let ready = lab.ready(&task);
+    let run = async |lab: &Lab| {
+        lab.run(&plan, ready.clone(), factory(actions.clone()), CancellationToken::new()).await.unwrap()
+    };
+    let refused = run(&lab).await;
+    assert_eq!(refused.records[0].status, EpisodeStatus::SandboxError);
+    let reason = refused.records[0].reason.as_deref().unwrap();
+    assert!(reason.contains("9000 MiB") && reason.contains("--allow memory"), "{reason}");
+    lab.allowed = Allowed { memory: true, ..Allowed::default() };
+    assert_eq!(run(&lab).await.records[0].raw, Some(1.0));
+}
+
+#[tokio::test]
+async fn what_befalls_a_sandbox_between_two_commands_is_told_once() {
+    let lab = Lab::new().await;
+    let background =
+        |command: &str| Action::Shell { command: command.to_owned(), timeout: None, background: true };
+    let wait = |job: &str| Action::Wait { job: job.to_owned(), timeout: 20.0 };
+    let actions = vec![
+        sh("cd /tmp; export SHELL_PID=$$"),
+        background("kill -9 $SHELL_PID"),
+        wait("job1"),
+        background("pwd"),
+        wait("job2"),
+        sh("echo score 1 > answer.txt; printf -v LONG '%9000000s' x; export LONG"),
+        background("echo [$LONG]"),
+        wait("job3"),
+        sh("unset LONG"),
+        Action::Submit,
+    ];
+    let (record, plan) = episode(&lab, "", actions).await;
+    assert_eq!(record.raw, Some(1.0), "{record:?}");
+    let seen = lab.observations(&plan);
+    let told =
+        |step: usize, words: &str| seen[step].notices.iter().filter(|notice| notice.contains(words)).count();
+    assert_eq!(
+        (told(2, "anew"), told(3, "anew"), told(4, "anew"), told(5, "anew")),
+        (0, 1, 0, 0),
+        "{seen:#?}"
+    );
+    assert_eq!(seen[4].stdout.content, "/workspace\n");
+    assert_eq!((told(6, "not carried over"), told(8, "not carried over")), (1, 0), "{seen:#?}");
+    assert_eq!(seen[7].stdout.content, "[]\n");
 }

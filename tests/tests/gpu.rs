@@ -1,8 +1,10 @@
 //! Graphics processors in episodes: asked for, allowed, leased to one at a time, bound, and given back. The processors are
 //! made up; a check of real ones is `mlgym gpu check`.
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Allowed, Context, Environment};
@@ -37,6 +39,9 @@ impl GpuProvider for MadeUp {
 
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
+/// One test at a time: a program that is just being started holds every lock of its parent for a moment.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Looks for the device, and for others who have it at the same time.
 struct User;
 
@@ -64,6 +69,7 @@ impl Agent for User {
 
 #[tokio::test]
 async fn episodes_that_ask_for_the_one_processor_have_it_in_turn() {
+    let _alone = ALONE.lock().await;
     let mut lab = Lab::on(Place::Bwrap).await;
     let directory = lab.directory.path().join("gpus");
     lab.gpus = Some(GpuLeases::open_in(Arc::new(MadeUp), &directory).unwrap());
@@ -98,5 +104,77 @@ async fn episodes_that_ask_for_the_one_processor_have_it_in_turn() {
         _ => None,
     });
     assert_eq!(isolation.unwrap()["gpus"][0], "GPU-made-up");
+    assert!(lab.gpus.unwrap().status().unwrap()[0].holder.is_none(), "it was given back");
+}
+
+/// One processor that is asked about only while no sandbox lives.
+#[derive(Debug)]
+struct Watchful {
+    sandboxes: PathBuf,
+    seen: Mutex<Vec<usize>>,
+}
+
+impl GpuProvider for Watchful {
+    fn devices(&self) -> Result<Vec<GpuDevice>, GpuError> {
+        MadeUp.devices()
+    }
+
+    fn used_memory(&self, _: &str) -> Result<u64, GpuError> {
+        self.seen.lock().unwrap().push(std::fs::read_dir(&self.sandboxes).map_or(0, Iterator::count));
+        Ok(0)
+    }
+
+    fn utilisation(&self, _: &str) -> Result<u32, GpuError> {
+        Ok(0)
+    }
+}
+
+/// Starts over while it has a fork, twice, and drops the forks.
+struct Restless;
+
+#[async_trait]
+impl Agent for Restless {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        environment.reset(context.seed).await?;
+        let (first, _) = environment.fork().await?;
+        environment.step(Action::shell("echo score 0 > answer.txt")).await?;
+        environment.step(Action::Submit).await?;
+        // What the episode had is the fork's alone by now.
+        environment.reset(context.seed).await?;
+        let (second, _) = environment.fork().await?;
+        drop(first);
+        environment.reset(context.seed).await?;
+        let seen = environment.step(Action::shell("[ -c /dev/kmsg ] && echo score 1 > answer.txt")).await?;
+        assert!(seen.observation.is_ok(), "{seen:?}");
+        environment.step(Action::Submit).await?;
+        drop(second);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_an_episode_has_it_keeps_and_gives_back_when_nothing_uses_it() {
+    let _alone = ALONE.lock().await;
+    let mut lab = Lab::on(Place::Bwrap).await;
+    let sandboxes = lab.home.root().join("sandboxes");
+    let watchful = Arc::new(Watchful { sandboxes, seen: Mutex::default() });
+    let directory = lab.directory.path().join("gpus");
+    lab.gpus = Some(GpuLeases::open_in(watchful.clone(), &directory).unwrap());
+    lab.allowed = Allowed { gpus: true, ..Allowed::default() };
+    let task = lab.task("");
+    let path = task.dir.join("task.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("[environment]", "[environment]\ngpus = 1")).unwrap();
+    let task = Arc::new(mlgym_tasks::Task::load(&task.dir).unwrap());
+    let agents: Arc<dyn mlgym::AgentFactory> =
+        Arc::new(|_: &AgentName| Some(Box::new(Restless) as Box<dyn Agent>));
+    let report = lab.run(&lab.plan(&task), lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
+    assert_eq!(report.records[0].raw, Some(1.0), "{:#?}", report.records);
+    let seen = watchful.seen.lock().unwrap().clone();
+    assert!(seen.len() >= 2 && seen.iter().all(|count| *count == 0), "taken or given back in use: {seen:?}");
     assert!(lab.gpus.unwrap().status().unwrap()[0].holder.is_none(), "it was given back");
 }

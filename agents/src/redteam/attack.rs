@@ -66,6 +66,18 @@ impl Area {
     }
 }
 
+/// The way out that an attack's sandbox has, for attacks on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WayOut {
+    /// Every public host.
+    Public,
+    /// Names of the host and of a cloud's metadata are listed, and no private address is allowed.
+    Listed,
+    /// Private addresses are allowed, and only one port of the host is listed, where nobody answers.
+    Private,
+}
+
 /// One attack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +109,9 @@ pub struct Attack {
     /// Whether the attack cannot say that it was tried, because it ends what would say so.
     #[serde(default)]
     pub silent: bool,
+    /// The way out that its sandbox has; none, where it is not about one.
+    #[serde(default)]
+    pub network: Option<WayOut>,
     /// Whether it turns its own shell against itself: then it is no success that the shell obeys no more, only that
     /// somebody waits for it.
     #[serde(default)]

@@ -28,6 +28,9 @@ const MORE_MEMORY: u64 = 512 << 20;
 /// the machine write meanwhile. An attack that goes on writing says so itself.
 const MORE_DISK: u64 = 20 << 30;
 
+/// The notes of what a sandbox asked the network for may be so long.
+const NOTES: u64 = 17 << 20;
+
 /// The host may lose so many files.
 const INODES: u64 = 400_000;
 
@@ -231,6 +234,10 @@ impl Evidence<'_> {
         found.extend(self.processes.iter().take(TOLD).map(|process| format!("a process is left: {process}")));
         if self.sandboxes > 0 {
             found.push(format!("{} sandboxes are left", self.sandboxes));
+        }
+        let notes = std::fs::metadata(self.episode_dir.join("network/network.jsonl"));
+        if let Some(bytes) = notes.ok().map(|meta| meta.len()).filter(|bytes| *bytes > NOTES) {
+            found.push(format!("the notes of what was asked for have {} MiB", bytes >> 20));
         }
         if !self.alone {
             return found;

@@ -59,6 +59,7 @@ pub(crate) fn permitted(session: &Session, tasks: &[Arc<Task>]) -> Result<(), Fa
         for (what, word) in task.asks() {
             let is_allowed = match word {
                 "network" => allowed.network,
+                "memory" => allowed.memory,
                 _ => allowed.gpus,
             };
             if !is_allowed {

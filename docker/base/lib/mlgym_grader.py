@@ -191,10 +191,12 @@ class Player:
         """Writes a request; code that does not read its requests must not stop the grader."""
         deadline = self._time() + self.seconds_per_call * self.PATIENCE
         while request:
-            if not self._select([], [self.process.stdin], [], 0.2)[1]:
-                self._drain()
-                if self._time() > deadline:
-                    raise Misbehaved(f"{self.function} does not read what it is asked")
+            # On every turn, because code that reads a little now and then keeps the pipe ready.
+            if self._time() > deadline:
+                raise Misbehaved(f"{self.function} does not read what it is asked")
+            is_ready = self._select([], [self.process.stdin], [], 0.2)[1]
+            self._drain()
+            if not is_ready:
                 continue
             try:
                 request = request[os.write(self.process.stdin.fileno(), request) :]
@@ -208,20 +210,21 @@ class Player:
         while b"\n" not in self._buffer:
             pipes = [self.process.stdout] + ([self.process.stderr] if self._stderr_open else [])
             ready = self._select(pipes, [], [], 0.2)[0]
-            if self.process.stdout not in ready:
-                self._drain()
-                if self._processor_time() - used > seconds:
-                    raise Misbehaved(f"{self.function} used more than {seconds:g} s of processor time")
-                if self._time() - started > seconds * self.PATIENCE:
-                    raise Misbehaved(f"{self.function} did not answer within {seconds * self.PATIENCE:g} s")
-                continue
-            read = os.read(self.process.stdout.fileno(), 65536)
-            if not read:
-                raise Misbehaved(self._epitaph())
-            self._buffer += read
-            if len(self._buffer) > 1 << 20:
-                raise Misbehaved(f"{self.function} answered with more than 1 MiB")
             self._drain()
+            if self.process.stdout in ready:
+                read = os.read(self.process.stdout.fileno(), 65536)
+                if not read:
+                    raise Misbehaved(self._epitaph())
+                self._buffer += read
+                if len(self._buffer) > 1 << 20:
+                    raise Misbehaved(f"{self.function} answered with more than 1 MiB")
+                if b"\n" in self._buffer:
+                    break
+            # On every turn, because code that answers letter by letter keeps the pipe ready.
+            if self._processor_time() - used > seconds:
+                raise Misbehaved(f"{self.function} used more than {seconds:g} s of processor time")
+            if self._time() - started > seconds * self.PATIENCE:
+                raise Misbehaved(f"{self.function} did not answer within {seconds * self.PATIENCE:g} s")
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
@@ -236,7 +239,10 @@ class Player:
 
     def _drain(self):
         """Empties stderr, so that code that prints much does not block; returns the end of it."""
-        while self._stderr_open:
+        # More than a pipe holds, and no more: somebody may still fill it.
+        for _ in range(64):
+            if not self._stderr_open:
+                break
             try:
                 read = os.read(self.process.stderr.fileno(), 65536)
             except BlockingIOError:

@@ -65,11 +65,14 @@ pub struct Allowed {
     pub private_network: bool,
     /// That agents use graphics processors.
     pub gpus: bool,
+    /// That a sandbox has more memory than [`mlgym_tasks::UNASKED_MEMORY`].
+    pub memory: bool,
 }
 
 impl EpisodeSetup {
-    /// Takes the sandbox that was started ahead; makes one where there is none, or where it came to nothing.
-    pub(super) async fn first_sandbox(&self) -> Result<Equipped, SandboxError> {
+    /// Takes the sandbox that was started ahead; makes one where there is none, or where it came to nothing, with the
+    /// graphics processors that the episode has already.
+    pub(super) async fn first_sandbox(&self, kept: Option<Arc<GpuLease>>) -> Result<Equipped, SandboxError> {
         let warm = match &self.warm {
             Some(warm) => warm.take().await,
             None => None,
@@ -77,7 +80,10 @@ impl EpisodeSetup {
         match warm {
             Some(sandbox) => Ok(Equipped { sandbox, lease: None }),
             None => {
-                let lease = self.ground.lease(&self.cancel).await?.map(Arc::new);
+                let lease = match kept {
+                    Some(kept) => Some(kept),
+                    None => self.ground.lease(&self.cancel).await?.map(Arc::new),
+                };
                 let sandbox = self.ground.create_sandbox(lease.as_deref()).await?;
                 Ok(Equipped { sandbox, lease })
             }
@@ -168,6 +174,12 @@ impl Ground {
     /// The agent's sandbox: the public data read-only, nothing private.
     pub(super) fn spec(&self, lease: Option<&GpuLease>) -> Result<SandboxSpec, SandboxError> {
         let task = &self.ready.task;
+        if let Some(asked) = task.asks_memory().filter(|_| !self.allowed.memory) {
+            return Err(SandboxError::Refused {
+                what: "so much memory".to_owned(),
+                reason: format!("{} asks {asked}; accept it with --allow memory", task.name),
+            });
+        }
         // Numerical libraries count the host's cores, not the sandbox's share, and would fight over it.
         let threads = format!("{:.0}", task.limits.cpus.ceil().max(1.0));
         let mut env: BTreeMap<String, String> =

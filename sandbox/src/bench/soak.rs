@@ -17,6 +17,9 @@ use crate::spec::{Command, CommandEnd, SandboxSpec};
 /// A step that takes so much longer than its limit is wedged.
 const WEDGED_AFTER: Duration = Duration::from_secs(30);
 
+/// By so many bytes this process may grow.
+const GROWTH: u64 = 32 << 20;
+
 /// What goes wrong in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,9 +62,10 @@ pub struct Soak {
 }
 
 impl Soak {
-    /// Tells whether nothing was wedged, wrong or left.
+    /// Tells whether nothing was wedged, wrong, lost or left, and the memory stayed as it was.
     pub fn is_clean(&self) -> bool {
-        self.wedged + self.wrong + self.leaked_processes + self.leaked_sandboxes == 0
+        let bad = [self.wedged, self.wrong, self.errors, self.leaked_processes, self.leaked_sandboxes];
+        bad == [0; 5] && self.resident_growth_bytes.is_none_or(|growth| growth <= GROWTH)
     }
 }
 
@@ -243,5 +247,28 @@ async fn pass(mut client: UnixStream, socket: PathBuf, mut cuts: watch::Receiver
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut client, &mut engine) => {}
         _ = cuts.changed() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_dirt_shows() {
+        assert!(Soak { steps: 10, resident_growth_bytes: Some(GROWTH), ..Soak::default() }.is_clean());
+        let dirty: [fn(&mut Soak); 6] = [
+            |soak| soak.wedged = 1,
+            |soak| soak.wrong = 1,
+            |soak| soak.errors = 1,
+            |soak| soak.leaked_processes = 1,
+            |soak| soak.leaked_sandboxes = 1,
+            |soak| soak.resident_growth_bytes = Some(GROWTH + 1),
+        ];
+        for soil in dirty {
+            let mut soak = Soak::default();
+            soil(&mut soak);
+            assert!(!soak.is_clean(), "{soak:?}");
+        }
     }
 }

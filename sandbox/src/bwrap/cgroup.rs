@@ -134,6 +134,12 @@ impl Cgroups {
 }
 
 impl Cgroup {
+    /// Counts the processes and threads in them, where there are groups.
+    pub(crate) fn running(&self) -> Option<u64> {
+        let read = |directory: &PathBuf| fs::read_to_string(directory.join("pids.current")).ok();
+        self.directories.iter().find_map(read)?.trim().parse().ok()
+    }
+
     /// Removes the groups once their last process is gone; waits for that a moment.
     pub(crate) async fn remove(&self) {
         for directory in &self.directories {
@@ -170,6 +176,9 @@ mod tests {
         assert_eq!(read(&root.path().join("memory/mlgym/s1/memory.limit_in_bytes")), "1073741824");
         assert_eq!(read(&root.path().join("pids/user/mlgym/s1/pids.max")), "64");
         assert_eq!(read(&root.path().join("cpu/x/y/mlgym/s1/cpu.cfs_quota_us")), "150000");
+        assert_eq!(group.running(), None);
+        fs::write(root.path().join("pids/user/mlgym/s1/pids.current"), "5\n").unwrap();
+        assert_eq!(group.running(), Some(5));
     }
 
     #[test]

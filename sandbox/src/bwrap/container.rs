@@ -18,21 +18,21 @@ use crate::backend::SandboxError;
 use crate::bwrap::arguments::{Identity, launcher};
 use crate::bwrap::cgroup::Cgroup;
 use crate::bwrap::keeper::Keeper;
-use crate::bwrap::processes;
+use crate::bwrap::processes::{self, Known};
 use crate::bwrap::rootfs::Rootfs;
-use crate::resident::container::{Attached, Container, Prey, Program};
+use crate::resident::container::{Attached, Container, Prey, Program, Spared};
 use crate::spec::{BYTES_A_FILE, SandboxId, SandboxSpec, SnapshotId};
-use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+use crate::transfer::{FileSource, Pace, TransferCaps, TransferError, Transferred};
 
-/// How often the files are counted while a command runs.
+/// How often the files are counted while something runs.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What lies beside a sandbox's files, for whoever finds it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
-    /// PID 1 and when it started, while it runs.
-    pub(crate) init: Option<(u32, u64)>,
+    /// PID 1, while it runs.
+    pub(crate) init: Option<Known>,
     /// The control groups.
     pub(crate) cgroup: Vec<PathBuf>,
 }
@@ -82,8 +82,7 @@ impl BwrapContainer {
         Ok(keeper)
     }
 
-    pub(crate) fn record(&self, init: Option<u32>) -> Result<(), SandboxError> {
-        let init = init.and_then(|pid| Some((pid, processes::start_time(pid)?)));
+    pub(crate) fn record(&self, init: Option<Known>) -> Result<(), SandboxError> {
         let record =
             Record { labels: self.spec.labels.clone(), init, cgroup: self.cgroup.directories.clone() };
         let written = record.write(&self.directory);
@@ -102,6 +101,17 @@ impl BwrapContainer {
         let Ok(files) = fs::metadata(self.files()) else { return 0 };
         let counted = tokio::task::spawn_blocking(move || processes::unnamed_bytes(init, files.dev()));
         counted.await.unwrap_or(0)
+    }
+
+    /// Tells whether nothing runs that could write.
+    async fn is_quiet(&self, spared: &Spared) -> bool {
+        let Some(keeper) = self.keeper.lock().await.clone() else { return true };
+        let spared = spared.pids();
+        // Quicker than to look at every process of the machine, of whom there are many where there are many sandboxes.
+        if let Some(running) = self.cgroup.running() {
+            return running <= keeper.own() + spared.len() as u64;
+        }
+        tokio::task::spawn_blocking(move || keeper.is_quiet(&spared)).await.unwrap_or(false)
     }
 
     /// Asks the sandbox itself what lies at a path.
@@ -163,7 +173,7 @@ impl Container for BwrapContainer {
         super::remove(&self.directory).await
     }
 
-    async fn put(&self, target: &str, source: FileSource) -> Result<(), SandboxError> {
+    async fn put(&self, target: &str, source: FileSource, pace: &Pace) -> Result<(), SandboxError> {
         let packed = tokio::task::spawn_blocking(move || pack(source)).await;
         let file = match packed {
             Ok(file) => file?,
@@ -171,7 +181,7 @@ impl Container for BwrapContainer {
         };
         let arguments = ["--extract", "--file=-", "--no-same-owner", "--no-overwrite-dir", "-C", target];
         let mut tar = self.tar(&arguments).await?;
-        let mut file = tokio::fs::File::from_std(file);
+        let mut file = pace.of(tokio::fs::File::from_std(file));
         let sent = tar.send(&mut file).await;
         let (said, code) = tar.collect_errors(4096).await?;
         match (sent, code) {
@@ -186,7 +196,13 @@ impl Container for BwrapContainer {
         }
     }
 
-    async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError> {
+    async fn get(
+        &self,
+        path: &str,
+        target: &Path,
+        caps: TransferCaps,
+        pace: &Pace,
+    ) -> Result<Transferred, SandboxError> {
         // What runs inside can neither change what is copied, nor stop, debug or answer for the program that copies.
         let keeper = self.keeper().await?;
         let freezing = tokio::task::spawn_blocking(move || keeper.freeze_others()).await;
@@ -200,7 +216,7 @@ impl Container for BwrapContainer {
         let name = format!("./{name}");
         let arguments =
             ["--create", "--file=-", "--format=gnu", "--hard-dereference", "-C", parent, "--", &name];
-        let reader = self.tar(&arguments).await?.into_reader();
+        let reader = pace.of(self.tar(&arguments).await?.into_reader());
         let (path, target) = (path.to_owned(), target.to_owned());
         let bridge = tokio_util::io::SyncIoBridge::new(reader);
         let unpacked = tokio::task::spawn_blocking(move || unpack(bridge, &path, &target, caps)).await;
@@ -210,10 +226,13 @@ impl Container for BwrapContainer {
         }
     }
 
-    async fn disk_full(&self) {
+    async fn disk_full(&self, spared: &Spared) {
         let limit = self.spec.limits.storage_bytes;
         loop {
             tokio::time::sleep(COUNT_PAUSE).await;
+            if self.is_quiet(spared).await {
+                continue;
+            }
             let files = self.files();
             let bytes = count(&files, &["--block-size=1"]).await.saturating_add(self.unnamed_bytes().await);
             let entries = count(&files, &["--inodes"]).await;

@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
 use crate::backend::SandboxError;
-use crate::bwrap::processes::{self, Frozen, Process};
+use crate::bwrap::processes::{self, Frozen, Known, Process};
 use crate::resident::container::{Attached, Chunk, Prey, Program};
 use crate::resident::shell::quote;
 use crate::spec::SandboxId;
@@ -40,7 +40,7 @@ pub(crate) struct Keeper {
     /// Ends with the sandbox.
     stdout: tokio::sync::Mutex<BufReader<ChildStdout>>,
     /// PID 1 of the sandbox, as the host counts.
-    init: u32,
+    init: Known,
     /// The keeper's own number inside.
     inner: u32,
     next: AtomicU64,
@@ -72,7 +72,7 @@ impl Keeper {
         let said = fs::read_to_string(info).unwrap_or_default();
         let init = serde_json::from_str::<serde_json::Value>(&said)
             .ok()
-            .and_then(|said| u32::try_from(said["child-pid"].as_u64()?).ok());
+            .and_then(|said| Known::of(u32::try_from(said["child-pid"].as_u64()?).ok()?));
         let (Some(inner), Some(init)) = (inner, init) else {
             let _ = child.start_kill();
             let mut words = String::new();
@@ -96,7 +96,7 @@ impl Keeper {
     }
 
     /// PID 1 of the sandbox, as the host counts.
-    pub(crate) fn init(&self) -> u32 {
+    pub(crate) fn init(&self) -> Known {
         self.init
     }
 
@@ -177,30 +177,35 @@ impl Keeper {
         processes::freeze(self.init, is_ours)
     }
 
+    /// Tells whether a process is mlgym's own: PID 1, the keeper, and what watches the programs.
+    fn is_ours(&self) -> impl Fn(&Process) -> bool {
+        let ours: Vec<u32> = self.lock_watchers().values().copied().chain([1, self.inner]).collect();
+        move |process| ours.contains(&process.inner)
+    }
+
     /// Kills processes from outside; says whether all are dead.
     pub(crate) fn kill(&self, prey: &Prey) -> bool {
-        let spared: Vec<u32> = self.lock_watchers().values().copied().chain([self.inner]).collect();
-        let is_prey = |process: &Process| {
-            if process.inner == 1 || spared.contains(&process.inner) {
-                return false;
-            }
-            match prey {
-                Prey::Job { spared, name } => {
-                    !spared.contains(&process.inner) && processes::job_of(process.pid).as_ref() == Some(name)
-                }
-                Prey::Step { spared, living } => {
-                    let is_living = |job: &String| living.contains(job);
-                    !spared.contains(&process.inner)
-                        && !processes::job_of(process.pid).as_ref().is_some_and(is_living)
-                }
-            }
-        };
-        processes::hunt(self.init, is_prey)
+        let is_ours = self.is_ours();
+        let is_living = |process: &Process| prey.living.iter().any(|job| processes::is_of(process.pid, job));
+        let is_spared = |process: &Process| prey.spared.contains(&process.inner);
+        processes::hunt(self.init, |process| !is_ours(process) && !is_spared(process) && !is_living(process))
+    }
+
+    /// How many processes are mlgym's own: bubblewrap, PID 1, the keeper, and what watches the programs.
+    pub(crate) fn own(&self) -> u64 {
+        3 + self.lock_watchers().len() as u64
+    }
+
+    /// Tells whether nothing runs but mlgym's own and what is named by its number inside.
+    pub(crate) fn is_quiet(&self, spared: &[u32]) -> bool {
+        let is_ours = self.is_ours();
+        let mut all = processes::descendants(self.init).into_iter();
+        all.all(|process| is_ours(&process) || spared.contains(&process.inner))
     }
 
     /// Kills everything and waits for the end.
     pub(crate) async fn end(&self) {
-        processes::send(self.init, rustix::process::Signal::KILL);
+        self.init.kill();
         let ended = {
             let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
             // It may have ended.
@@ -209,8 +214,9 @@ impl Keeper {
         };
         // The namespace's other processes die with PID 1; the last of them may take a moment.
         for delay_ms in [1, 5, 20, 100, 500, 2000] {
-            let is_there = |pid: u32| Path::new("/proc").join(pid.to_string()).join("root").exists();
-            if !is_there(self.init) && !ended.is_some_and(is_there) {
+            let runs = |pid: u32| Path::new("/proc").join(pid.to_string()).join("root").exists();
+            let init = self.init.is_there() && runs(self.init.pid());
+            if !init && !ended.is_some_and(runs) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;

@@ -5,6 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::resident::container::Mark;
 
 /// A process of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,21 +20,54 @@ pub(crate) struct Process {
     pub(crate) state: char,
 }
 
+/// A process by its number and its start. A number alone is given again: where it were used later, somebody else could be
+/// killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known(u32, u64);
+
+impl Known {
+    /// Gets to know a process that runs.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Some(Self(pid, start_time(pid)?))
+    }
+
+    /// Its number.
+    pub(crate) fn pid(self) -> u32 {
+        self.0
+    }
+
+    /// Tells whether its number is still its own: it runs, or its parent has not heard of its end.
+    pub(crate) fn is_there(self) -> bool {
+        start_time(self.0) == Some(self.1)
+    }
+
+    /// Kills it, and nobody who has its number now.
+    pub(crate) fn kill(self) {
+        if self.is_there() {
+            send(self.0, Signal::KILL);
+        }
+    }
+}
+
 /// Returns when a process started, in the kernel's ticks since boot: with its number, that names it for good.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
-/// Lists the living descendants of a process.
-pub(crate) fn descendants(root: u32) -> Vec<Process> {
+/// Lists the living descendants of a process; there are none where another process has its number now.
+pub(crate) fn descendants(root: Known) -> Vec<Process> {
     let mut children: BTreeMap<u32, Vec<(u32, char)>> = BTreeMap::new();
     for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = pid.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Some((parent, state)) = parent(pid) else { continue };
         children.entry(parent).or_default().push((pid, state));
     }
-    let (mut found, mut unseen) = (Vec::new(), vec![root]);
+    // Looked at after the list was made, which then is its own.
+    if !root.is_there() {
+        return Vec::new();
+    }
+    let (mut found, mut unseen) = (Vec::new(), vec![root.pid()]);
     while let Some(parent) = unseen.pop() {
         for (pid, state) in children.remove(&parent).unwrap_or_default() {
             unseen.push(pid);
@@ -57,16 +93,23 @@ fn inner(pid: u32) -> Option<u32> {
     line.split_whitespace().next_back()?.parse().ok()
 }
 
-/// The background job that a process belongs to, by its environment when it started.
-pub(crate) fn job_of(pid: u32) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let entry = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"MLGYM_JOB="))?;
-    Some(String::from_utf8_lossy(entry).into_owned())
+/// Tells whether a process is a job's: by a limit that its descendants can only lower, and where the kernel keeps none, by
+/// its environment when it started.
+pub(crate) fn is_of(pid: u32, mark: &Mark) -> bool {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    match Mark::limit_in(&limits) {
+        Some(limit) => limit == mark.limit(),
+        None => {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let entry = mark.variable();
+            environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+        }
+    }
 }
 
 /// Stops all that `is_prey` names, then kills it, again and again until nothing is left; stopping all before killing
 /// any starves a fork bomb. Says whether nothing is left.
-pub(crate) fn hunt(root: u32, is_prey: impl Fn(&Process) -> bool) -> bool {
+pub(crate) fn hunt(root: Known, is_prey: impl Fn(&Process) -> bool) -> bool {
     const ROUNDS: usize = 200;
     for _ in 0..ROUNDS {
         let prey: Vec<_> = descendants(root).into_iter().filter(|process| is_prey(process)).collect();
@@ -103,7 +146,7 @@ impl Drop for Frozen {
 }
 
 /// Stops every descendant that runs and is not spared.
-pub(crate) fn freeze(root: u32, is_spared: impl Fn(&Process) -> bool) -> Frozen {
+pub(crate) fn freeze(root: Known, is_spared: impl Fn(&Process) -> bool) -> Frozen {
     const ROUNDS: usize = 1000;
     let mut stopped = BTreeSet::new();
     for _ in 0..ROUNDS {
@@ -126,7 +169,7 @@ pub(crate) fn freeze(root: u32, is_spared: impl Fn(&Process) -> bool) -> Frozen 
 }
 
 /// Sums up the files that descendants hold open or mapped and that have no name any more, on one device.
-pub(crate) fn unnamed_bytes(root: u32, device: u64) -> u64 {
+pub(crate) fn unnamed_bytes(root: Known, device: u64) -> u64 {
     let mut found = BTreeMap::new();
     for process in descendants(root) {
         for table in ["fd", "map_files"] {
@@ -166,11 +209,25 @@ mod tests {
             .unwrap();
         let mut said = [0; 6];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
-        let me = std::process::id();
+        let me = Known::of(std::process::id()).unwrap();
         assert!(unnamed_bytes(me, device) >= 3_000_000);
         assert_eq!(unnamed_bytes(me, device + 1), 0);
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(unnamed_bytes(me, device), 0);
+    }
+
+    #[test]
+    fn whoever_has_the_number_of_a_process_that_ended_is_left_alone() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let own = Known::of(child.id()).unwrap();
+        Known(own.0, own.1 + 1).kill();
+        assert!(own.is_there() && child.try_wait().unwrap().is_none());
+        let me = Known::of(std::process::id()).unwrap();
+        assert!(descendants(me).iter().any(|process| process.pid == child.id()));
+        assert!(descendants(Known(me.0, me.1 + 1)).is_empty());
+        own.kill();
+        child.wait().unwrap();
+        assert!(!own.is_there());
     }
 }

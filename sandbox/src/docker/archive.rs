@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
@@ -16,38 +17,42 @@ use crate::archive::{host, pack, unpack};
 use crate::backend::SandboxError;
 use crate::docker::engine;
 use crate::spec::SandboxId;
-use crate::transfer::{FileSource, TransferCaps, TransferError, Transferred};
+use crate::transfer::{FileSource, Pace, TransferCaps, TransferError, Transferred};
+
+/// The client's own limit on an upload: one that stands still is given up by its pace.
+const UPLOAD_TIME: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) async fn put(
-    docker: &Docker,
-    container: &SandboxId,
+    (docker, container): (&Docker, &SandboxId),
     target: &str,
     source: FileSource,
+    pace: &Pace,
 ) -> Result<(), SandboxError> {
     let packed = tokio::task::spawn_blocking(move || pack(source)).await;
     let file = match packed {
         Ok(file) => file?,
         Err(error) => return Err(host("pack files")(Path::new(target), io::Error::other(error)).into()),
     };
-    let stream = ReaderStream::new(tokio::fs::File::from_std(file));
+    let stream = ReaderStream::new(pace.of(tokio::fs::File::from_std(file)));
     let options =
         UploadToContainerOptionsBuilder::default().path(target).no_overwrite_dir_non_dir("true").build();
     let body = bollard::body_try_stream(stream);
-    docker.upload_to_container(&container.0, Some(options), body).await.map_err(engine("put files into"))
+    let patient = docker.clone().with_timeout(UPLOAD_TIME);
+    patient.upload_to_container(&container.0, Some(options), body).await.map_err(engine("put files into"))
 }
 
 /// Copies `path` out of the container to `target`, which must not exist yet.
 pub(crate) async fn get(
-    docker: &Docker,
-    container: &SandboxId,
+    (docker, container): (&Docker, &SandboxId),
     path: &str,
     target: &Path,
     caps: TransferCaps,
+    pace: &Pace,
 ) -> Result<Transferred, SandboxError> {
     refuse_link(docker, container, path).await?;
     let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
     let stream = docker.download_from_container(&container.0, Some(options));
-    let reader = StreamReader::new(stream.map_err(io::Error::other));
+    let reader = pace.of(StreamReader::new(stream.map_err(io::Error::other)));
     let bridge = SyncIoBridge::new(reader);
     let (path, target) = (path.to_owned(), target.to_owned());
     let unpacked = tokio::task::spawn_blocking(move || unpack(bridge, &path, &target, caps)).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
@@ -17,9 +18,12 @@ use crate::backend::SandboxError;
 use crate::docker::disk::DiskWatch;
 use crate::docker::exec::attach;
 use crate::docker::{DockerBackend, archive, engine, isolation};
-use crate::resident::container::{Attached, Container, Program};
+use crate::resident::container::{Attached, Container, Program, Spared};
 use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
-use crate::transfer::{FileSource, TransferCaps, Transferred};
+use crate::transfer::{FileSource, Pace, TransferCaps, Transferred};
+
+/// How long the engine may take to say that a container ended whose processes it has killed.
+const END_TIME: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct DockerContainer {
@@ -43,6 +47,7 @@ impl DockerContainer {
             user,
             workdir: spec.workdir.clone(),
             limit: spec.limits.storage_bytes,
+            is_blind: backend.options.runtime.is_some(),
         });
         Ok(Self {
             docker: docker.clone(),
@@ -88,25 +93,33 @@ impl Container for DockerContainer {
         }
         let mut ended = self.docker.wait_container(&self.id.0, None::<WaitContainerOptions>);
         // The exit code of a killed container comes as an error, and is of no interest.
-        let _ = ended.next().await;
-        Ok(())
+        tokio::time::timeout(END_TIME, ended.next()).await.map(|_| ()).map_err(|_| SandboxError::Lost {
+            id: self.id.clone(),
+            reason: "its last process was killed, and the engine does not say that it ended".to_owned(),
+        })
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {
         super::remove(&self.docker, &self.id).await
     }
 
-    async fn put(&self, target: &str, source: FileSource) -> Result<(), SandboxError> {
-        archive::put(&self.docker, &self.id, target, source).await
+    async fn put(&self, target: &str, source: FileSource, pace: &Pace) -> Result<(), SandboxError> {
+        archive::put((&self.docker, &self.id), target, source, pace).await
     }
 
-    async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError> {
-        archive::get(&self.docker, &self.id, path, target, caps).await
+    async fn get(
+        &self,
+        path: &str,
+        target: &Path,
+        caps: TransferCaps,
+        pace: &Pace,
+    ) -> Result<Transferred, SandboxError> {
+        archive::get((&self.docker, &self.id), path, target, caps, pace).await
     }
 
-    async fn disk_full(&self) {
+    async fn disk_full(&self, spared: &Spared) {
         match &self.disk {
-            Some(watch) => watch.full().await,
+            Some(watch) => watch.full(spared).await,
             None => std::future::pending().await,
         }
     }
@@ -126,5 +139,53 @@ impl Container for DockerContainer {
         let image = self.docker.commit_container(options, ContainerConfig::default()).await;
         let image = image.map_err(engine("snapshot"))?;
         Ok(super::snapshot_id(&image.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+    use tokio::task::JoinSet;
+
+    /// An engine that kills, and never says that anything ended.
+    async fn stalled(listener: UnixListener) {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut request = vec![0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut request).await {
+                    let is_wait = String::from_utf8_lossy(&request[..read]).contains("/wait");
+                    let answer: &[u8] = match is_wait {
+                        true => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                        false => b"HTTP/1.1 204 No Content\r\n\r\n",
+                    };
+                    if stream.write_all(answer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_say_that_a_container_ended_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("engine.sock");
+        let mut engine = JoinSet::new();
+        engine.spawn(stalled(UnixListener::bind(&socket).unwrap()));
+        let container = DockerContainer {
+            docker: Docker::connect_with_host(&format!("unix://{}", socket.display())).unwrap(),
+            id: SandboxId("stalled".to_owned()),
+            user: "",
+            workdir: String::new(),
+            labels: BTreeMap::new(),
+            disk: None,
+            isolation: serde_json::Value::Null,
+        };
+        tokio::time::pause();
+        let halted = container.halt().await;
+        assert!(matches!(halted, Err(SandboxError::Lost { .. })), "{halted:?}");
     }
 }

@@ -7,19 +7,29 @@
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::InspectContainerOptionsBuilder;
+use bollard::query_parameters::{InspectContainerOptionsBuilder, StatsOptionsBuilder};
+use futures_util::StreamExt;
 
 use crate::backend::SandboxError;
 use crate::docker::exec::attach;
-use crate::resident::container::Program;
+use crate::resident::container::{Program, Spared};
 use crate::resident::shell::quote;
 use crate::spec::{BYTES_A_FILE, SandboxId};
 
-/// How often the quick count is made while a command runs.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How often the quick count is made while something runs.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The same under a runtime of its own, whose engine cannot tell whether something runs.
+const BLIND_PAUSE: Duration = Duration::from_secs(4);
+
+/// How long an engine may take to count processes; some tell only once a second.
+const STATS_TIME: Duration = Duration::from_secs(3);
 
 /// The engine's count may take this part of the time at most, because it keeps a disk busy.
 const SHARE_OF_TIME: u32 = 5;
+
+/// PID 1 and what it runs.
+const KEEPERS: u64 = 2;
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -29,20 +39,42 @@ pub(crate) struct DiskWatch {
     pub(crate) user: &'static str,
     pub(crate) workdir: String,
     pub(crate) limit: u64,
+    /// Whether a runtime counts the processes that the engine would have to.
+    pub(crate) is_blind: bool,
 }
 
 impl DiskWatch {
-    /// Resolves when the container holds more than its limit.
-    pub(crate) async fn full(&self) {
+    /// Resolves when the container holds more than its limit; counts only while something runs that is not spared.
+    pub(crate) async fn full(&self, spared: &Spared) {
         tokio::select! {
-            () = self.full_by_quick_count() => {}
-            () = self.full_by_engine() => {}
+            () = self.full_by_quick_count(spared) => {}
+            () = self.full_by_engine(spared) => {}
         }
     }
 
-    async fn full_by_quick_count(&self) {
+    fn pause(&self) -> Duration {
+        if self.is_blind { BLIND_PAUSE } else { PAUSE }
+    }
+
+    /// Tells whether nothing runs that could write, by the engine's count of processes.
+    async fn is_quiet(&self, spared: &Spared) -> bool {
+        if self.is_blind {
+            return false;
+        }
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = self.docker.stats(&self.id.0, Some(options));
+        let asked = tokio::time::timeout(STATS_TIME, stats.next()).await;
+        let running = asked.ok().flatten().and_then(Result::ok).and_then(|stats| stats.pids_stats?.current);
+        // An engine that does not tell is taken to run something.
+        running.is_some_and(|running| running > 0 && running <= KEEPERS + spared.pids().len() as u64)
+    }
+
+    async fn full_by_quick_count(&self, spared: &Spared) {
         loop {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause()).await;
+            if self.is_quiet(spared).await {
+                continue;
+            }
             // A count that fails, because the container is out of processes, is left to the engine's.
             if self.quick_count().await.is_ok_and(|bytes| bytes > self.limit) {
                 return;
@@ -72,18 +104,21 @@ impl DiskWatch {
         Ok(bytes.max(files.saturating_mul(BYTES_A_FILE)))
     }
 
-    async fn full_by_engine(&self) {
+    async fn full_by_engine(&self, spared: &Spared) {
         let options = InspectContainerOptionsBuilder::default().size(true).build();
-        let mut pause = PAUSE;
+        let mut pause = self.pause();
         loop {
             tokio::time::sleep(pause).await;
+            if self.is_quiet(spared).await {
+                continue;
+            }
             let asked = Instant::now();
             let inspected = self.docker.inspect_container(&self.id.0, Some(options.clone())).await;
             let size = inspected.ok().and_then(|container| container.size_rw).unwrap_or(0);
             if u64::try_from(size).unwrap_or(0) > self.limit {
                 return;
             }
-            pause = PAUSE.max(asked.elapsed() * SHARE_OF_TIME);
+            pause = self.pause().max(asked.elapsed() * SHARE_OF_TIME);
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::backend::SandboxError;
 use crate::docker::{DockerBackend, EngineKind, archive, engine};
 use crate::spec::{SandboxId, SandboxSpec, User};
-use crate::transfer::FileSource;
+use crate::transfer::{FileSource, Pace};
 
 /// Who PID 1 is in an agent's sandbox: nobody that a command of the sandbox could signal or be.
 const KEEPER: &str = "65533:65533";
@@ -118,7 +118,7 @@ async fn start(docker: &Docker, id: &SandboxId, runtime: Option<&str>) -> Result
         // gVisor puts a file system in memory over an empty /tmp, where neither a disk limit nor a snapshot sees
         // it; where there is no /tmp, there is none to put it over.
         let file = FileSource::File { name: ".mlgym".to_owned(), content: Vec::new() };
-        let _ = archive::put(docker, id, "/tmp", file).await;
+        let _ = archive::put((docker, id), "/tmp", file, &Pace::default()).await;
     }
     match docker.start_container(&id.0, None).await {
         Err(Error::DockerResponseServerError { message, .. }) if message.contains("device driver") => {

@@ -86,7 +86,7 @@ async fn answer(
         Err(refusal) => Err(Refusal { status: refusal.status, reason: refusal.reason.clone() }),
     };
     let (host, port) = target.map_or((request.uri().to_string(), 0), |target| target);
-    note(log, &request, (&host, port), outcome.as_ref().err());
+    note(log, (request.method(), request.uri().path()), (&host, port), outcome.as_ref().err());
     let upstream = match outcome {
         Ok(upstream) => upstream,
         Err(refusal) => return refused(&refusal),
@@ -195,21 +195,36 @@ fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
 }
 
+/// The notes are this long at most, and a word of a line so many characters.
+const NOTES: u64 = 16 << 20;
+const WORD: usize = 200;
+
 /// Writes down what was asked for; a disk that is full costs the note and not the answer.
 fn note(
     mut log: &std::fs::File,
-    request: &Request<Incoming>,
+    (method, path): (&Method, &str),
     (host, port): (&str, u16),
     refusal: Option<&Refusal>,
 ) {
+    // Forks of an episode note in the same file.
+    let length = || log.metadata().map_or(NOTES, |meta| meta.len());
+    if length() >= NOTES {
+        return;
+    }
+    let cut = |text: &str| text.chars().take(WORD).collect::<String>();
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let path = (request.method() != Method::CONNECT).then(|| request.uri().path().to_owned());
+    let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let line = json!({
-        "unix_ms": u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        "method": request.method().as_str(), "host": host, "port": port, "path": path,
-        "refused": refusal.map(|refusal| refusal.reason.as_str()),
+        "unix_ms": unix_ms, "method": cut(method.as_str()), "host": cut(host), "port": port,
+        "path": (method != Method::CONNECT).then(|| cut(path)),
+        "refused": refusal.map(|refusal| cut(&refusal.reason)),
     });
     let _ = log.write_all(format!("{line}\n").as_bytes());
+    if length() >= NOTES {
+        let last =
+            json!({ "unix_ms": unix_ms, "ended": "nothing more is noted: the notes are as long as may be" });
+        let _ = log.write_all(format!("{last}\n").as_bytes());
+    }
 }
 
 /// A connection that fails when nothing is read from it for long.
@@ -270,5 +285,31 @@ impl tokio::io::AsyncWrite for IdleStream {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_short_and_end_with_a_word() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network.jsonl");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let long = "x".repeat(60_000);
+        let refusal = Refusal { status: StatusCode::FORBIDDEN, reason: long.clone() };
+        let noted = || note(&log, (&Method::GET, &long), (&long, 80), Some(&refusal));
+        noted();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1000);
+        log.set_len(NOTES - 10).unwrap();
+        noted();
+        let length = std::fs::metadata(&path).unwrap().len();
+        noted();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
+        let text = std::fs::read(&path).unwrap();
+        let last = text.rsplit(|byte| *byte == b'\n').nth(1).unwrap();
+        let last: serde_json::Value = serde_json::from_slice(last).unwrap();
+        assert!(last["ended"].is_string(), "{last}");
     }
 }

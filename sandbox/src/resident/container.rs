@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio_util::io::StreamReader;
 
 use crate::backend::SandboxError;
 use crate::spec::{SandboxId, SnapshotId};
-use crate::transfer::{FileSource, TransferCaps, Transferred};
+use crate::transfer::{FileSource, Pace, TransferCaps, Transferred};
 
 /// A program to start as the sandbox's user.
 #[derive(Debug, Clone, Default)]
@@ -152,23 +153,72 @@ impl Attached {
     }
 }
 
-/// Which processes a kill is for.
+/// What tells a background job's processes from all others.
+///
+/// It is a limit on file locks, which the kernel keeps for every process, lets nobody raise, and does nothing with. The
+/// shell has the lowest one, so that nothing that a command starts can pass for a job's; a job's process can pass for one of
+/// an older job. Where the kernel keeps no such limit (gVisor), it is a word in the environment, which whoever reads it there
+/// can repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    number: u32,
+    word: String,
+}
+
+impl Mark {
+    /// The limit of all that is no job's.
+    pub(crate) const SHELL: u64 = 1000;
+
+    /// The mark of the job of this number, from 1; `word` cannot be guessed.
+    pub(crate) fn new(number: u32, word: String) -> Self {
+        Self { number, word }
+    }
+
+    /// The limit.
+    pub(crate) fn limit(&self) -> u64 {
+        Self::SHELL + u64::from(self.number)
+    }
+
+    /// The variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("MLGYM_JOB=job{}-{}", self.number, self.word)
+    }
+
+    /// Reads the limit in what `/proc/<pid>/limits` says; none where it was never set.
+    pub(crate) fn limit_in(limits: &str) -> Option<u64> {
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+}
+
+/// The programs that no deadline, no interruption and no full disk is for, by their numbers inside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spared(Arc<Mutex<[Option<u32>; 2]>>);
+
+impl Spared {
+    /// Notes the shell's number.
+    pub(crate) fn set_shell(&self, pid: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[0] = Some(pid);
+    }
+
+    /// Notes the forwarder's number, or that none runs.
+    pub(crate) fn set_forwarder(&self, pid: Option<u32>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[1] = pid;
+    }
+
+    /// All of them.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().copied().collect()
+    }
+}
+
+/// Which processes a kill is for: all but these.
 #[derive(Debug, Clone)]
-pub(crate) enum Prey {
-    /// All that is neither spared nor one of these jobs.
-    Step {
-        /// Pids inside the container: the resident shell's, and those of what mlgym has running beside it.
-        spared: Vec<u32>,
-        /// The jobs that may live.
-        living: Vec<String>,
-    },
-    /// One job's.
-    Job {
-        /// Pids inside the container that live, whatever they say of themselves.
-        spared: Vec<u32>,
-        /// Its name.
-        name: String,
-    },
+pub(crate) struct Prey {
+    /// Pids inside the container: the resident shell's, and those of what mlgym has running beside it.
+    pub(crate) spared: Vec<u32>,
+    /// The jobs that may live.
+    pub(crate) living: Vec<Mark>,
 }
 
 /// One container, as its backend knows it. Every call can be made while another one is under way.
@@ -200,14 +250,21 @@ pub(crate) trait Container: Debug + Send + Sync {
     /// Kills every process and removes what the container was.
     async fn remove(&self) -> Result<(), SandboxError>;
 
-    /// Puts files below a directory, owned by the sandbox's user.
-    async fn put(&self, target: &str, source: FileSource) -> Result<(), SandboxError>;
+    /// Puts files below a directory, owned by the sandbox's user; what is read of them goes by the pace.
+    async fn put(&self, target: &str, source: FileSource, pace: &Pace) -> Result<(), SandboxError>;
 
-    /// Copies a file or a directory out.
-    async fn get(&self, path: &str, target: &Path, caps: TransferCaps) -> Result<Transferred, SandboxError>;
+    /// Copies a file or a directory out; what comes goes by the pace.
+    async fn get(
+        &self,
+        path: &str,
+        target: &Path,
+        caps: TransferCaps,
+        pace: &Pace,
+    ) -> Result<Transferred, SandboxError>;
 
-    /// Resolves when the container holds more than its disk limit; never, where the backend has a quota.
-    async fn disk_full(&self);
+    /// Resolves when the container holds more than its disk limit; never, where the backend has a quota. Counts only
+    /// while something runs that is not spared.
+    async fn disk_full(&self, spared: &Spared);
 
     /// Keeps the files as they are now.
     async fn snapshot(&self) -> Result<SnapshotId, SandboxError>;
@@ -217,11 +274,24 @@ const KILL: &str = include_str!("kill.bash");
 
 /// Kills by a program inside the container.
 async fn kill_inside<C: Container + ?Sized>(container: &C, prey: &Prey) -> bool {
-    let list = |pids: &[u32]| pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let arguments = match prey {
-        Prey::Step { spared, living } => [vec![list(spared), "step".to_owned()], living.clone()].concat(),
-        Prey::Job { spared, name } => vec![list(spared), "job".to_owned(), name.clone()],
-    };
+    let spared = prey.spared.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let living = prey.living.iter().map(|job| format!("{}:{}", job.limit(), job.variable()));
+    let arguments = std::iter::once(spared).chain(living);
     let attempt = async { container.attach(Program::script(KILL, arguments)).await?.collect(0).await };
     matches!(attempt.await, Ok((_, Some(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_where_the_kernel_keeps_it() {
+        let kept = std::fs::read_to_string("/proc/self/limits").unwrap();
+        assert_eq!(Mark::limit_in(&kept), None);
+        let script = "ulimit -x 1003; cat /proc/$$/limits";
+        let output = std::process::Command::new("bash").args(["-c", script]).output().unwrap();
+        assert_eq!(Mark::limit_in(&String::from_utf8(output.stdout).unwrap()), Some(1003));
+        assert_eq!(Mark::new(3, "x".to_owned()).limit(), 1003);
+    }
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::backend::{CommandOutputSoFar, JobReport, SandboxError};
 use crate::capture::{Capture, CaptureLimits};
-use crate::resident::container::{Attached, Container, Program};
+use crate::resident::container::{Attached, Container, Mark, Program};
+use crate::resident::shell::{quote, unguessable};
 use crate::spec::{CommandEnd, CommandOutput};
 
 /// How long a job's shell may take to read what it is to do.
@@ -21,33 +22,67 @@ pub(crate) const MOST: usize = 32;
 /// How much of each output of a job is kept whole.
 const SPOOL: u64 = 8 << 20;
 
-/// A job's exit code and how long it ran.
-type Ended = (i32, Duration);
+/// So many jobs that ended keep what they printed; of older ones it is known how they ended, and how much they printed.
+const KEPT: usize = 16;
 
-/// The jobs of one container, by name.
-#[derive(Debug, Default)]
+/// How a job ended.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    end: CommandEnd,
+    at: Instant,
+    duration: Duration,
+}
+
+/// The jobs of one container, by number.
+#[derive(Debug)]
 pub(crate) struct Jobs {
-    jobs: BTreeMap<String, Job>,
+    jobs: BTreeMap<u32, Job>,
     pumps: JoinSet<()>,
+    /// Counts how often the disk was full, which ends all jobs.
+    full: watch::Receiver<u64>,
 }
 
 #[derive(Debug)]
 struct Job {
+    mark: Mark,
     outputs: Arc<Mutex<(Capture, Capture)>>,
     ended: watch::Receiver<Option<Ended>>,
     interrupted: bool,
 }
 
 impl Jobs {
-    /// The next job's name.
-    pub(crate) fn next_name(&self) -> String {
-        format!("job{}", self.jobs.len() + 1)
+    /// None yet. `full` counts how often the disk was full.
+    pub(crate) fn new(full: watch::Receiver<u64>) -> Self {
+        Self { jobs: BTreeMap::new(), pumps: JoinSet::new(), full }
     }
 
-    /// The names of the jobs that run.
-    pub(crate) fn living(&self) -> Vec<String> {
-        let runs = |job: &Job| job.ended.borrow().is_none();
-        self.jobs.iter().filter(|(_, job)| runs(job)).map(|(name, _)| name.clone()).collect()
+    fn job(&mut self, name: &str) -> Option<&mut Job> {
+        let number: u32 = name.strip_prefix("job")?.parse().ok()?;
+        self.jobs.get_mut(&number).filter(|_| name == format!("job{number}"))
+    }
+
+    /// The marks of the jobs that run.
+    pub(crate) fn living(&self) -> Vec<Mark> {
+        let runs = |job: &&Job| job.ended.borrow().is_none();
+        self.jobs.values().filter(runs).map(|job| job.mark.clone()).collect()
+    }
+
+    /// The marks of the jobs that run beside one.
+    pub(crate) fn others(&self, name: &str) -> Vec<Mark> {
+        let is_other = |mark: &Mark| format!("job{}", mark.limit() - Mark::SHELL) != name;
+        self.living().into_iter().filter(is_other).collect()
+    }
+
+    /// Lets go what all but the newest of the jobs that ended have printed.
+    fn forget(&mut self) {
+        let at = |job: &Job| job.ended.borrow().map(|ended| ended.at);
+        let mut ended: Vec<_> = self.jobs.values().filter_map(|job| Some((at(job)?, job))).collect();
+        ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        for (_, job) in ended.into_iter().skip(KEPT) {
+            let mut outputs = job.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+            outputs.0.forget();
+            outputs.1.forget();
+        }
     }
 
     /// Starts a program that runs `script` and follows it.
@@ -56,10 +91,17 @@ impl Jobs {
         container: &dyn Container,
         script: &str,
     ) -> Result<String, SandboxError> {
-        let name = self.next_name();
-        let program = Program { env: vec![format!("MLGYM_JOB={name}")], ..Program::bash() };
+        self.forget();
+        let number = self.jobs.last_key_value().map_or(1, |(last, _)| last + 1);
+        let mark = Mark::new(number, unguessable());
+        let full = (self.full.clone(), *self.full.borrow());
+        let program = Program { env: vec![mark.variable()], ..Program::bash() };
         let mut attached = container.attach(program).await?;
-        let source = format!("eval {} </dev/null; exit $?\n", super::shell::quote(script));
+        let source = format!(
+            "{{ ulimit -x {}; }} 2>/dev/null; eval {} </dev/null; exit $?\n",
+            mark.limit(),
+            quote(script)
+        );
         let lost = |reason: String| SandboxError::Lost { id: container.id().clone(), reason };
         let sent = tokio::time::timeout(START_TIME, attached.write(source.as_bytes())).await;
         sent.map_err(|_| lost("a job's shell does not read its command".to_owned()))?
@@ -67,25 +109,27 @@ impl Jobs {
         let (sender, ended) = watch::channel(None);
         let limits = CaptureLimits { spool: SPOOL, ..CaptureLimits::default() };
         let outputs = Arc::new(Mutex::new((Capture::new(limits), Capture::new(limits))));
-        let job = Job { outputs: outputs.clone(), ended, interrupted: false };
-        self.jobs.insert(name.clone(), job);
-        self.pumps.spawn(follow(attached, outputs, sender));
-        Ok(name)
+        let job = Job { mark, outputs: outputs.clone(), ended, interrupted: false };
+        self.jobs.insert(number, job);
+        self.pumps.spawn(follow(attached, outputs, sender, full));
+        Ok(format!("job{number}"))
     }
 
     /// Marks a job as interrupted; says whether there is one.
     pub(crate) fn mark_interrupted(&mut self, name: &str) -> bool {
-        self.jobs.get_mut(name).map(|job| job.interrupted |= job.ended.borrow().is_none()).is_some()
+        self.job(name).map(|job| job.interrupted |= job.ended.borrow().is_none()).is_some()
     }
 
     /// Waits for a job's end, at most so long.
     pub(crate) async fn wait(&mut self, name: &str, timeout: Duration) -> JobReport {
-        let Some(job) = self.jobs.get_mut(name) else { return JobReport::Unknown };
+        let Some(job) = self.job(name) else { return JobReport::Unknown };
         let ended = tokio::time::timeout(timeout, job.ended.wait_for(Option::is_some)).await;
         // A closed channel means that the follower was aborted, as at the sandbox's end.
-        let (code, duration) = match ended {
-            Ok(Ok(ended)) => ended.unwrap_or_default(),
-            Ok(Err(_)) => (-1, Duration::ZERO),
+        let (end, duration) = match ended {
+            Ok(ended) => match ended.ok().and_then(|ended| *ended) {
+                Some(ended) => (ended.end, ended.duration),
+                None => (CommandEnd::Exited(-1), Duration::ZERO),
+            },
             Err(_) => {
                 let outputs = job.outputs.lock().unwrap_or_else(PoisonError::into_inner);
                 let (stdout, stderr) = (outputs.0.so_far(), outputs.1.so_far());
@@ -94,7 +138,7 @@ impl Jobs {
         };
         let outputs = job.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         JobReport::Ended(CommandOutput {
-            end: if job.interrupted { CommandEnd::Interrupted } else { CommandEnd::Exited(code) },
+            end: if job.interrupted { CommandEnd::Interrupted } else { end },
             stdout: outputs.0.whole(),
             stderr: outputs.1.whole(),
             duration,
@@ -107,6 +151,7 @@ async fn follow(
     mut attached: Attached,
     outputs: Arc<Mutex<(Capture, Capture)>>,
     ended: watch::Sender<Option<Ended>>,
+    (full, before): (watch::Receiver<u64>, u64),
 ) {
     let started = Instant::now();
     while let Some(chunk) = attached.next().await {
@@ -117,6 +162,10 @@ async fn follow(
         }
     }
     let code = attached.exit_code().await.ok().flatten();
+    let end = match *full.borrow() == before {
+        true => CommandEnd::Exited(code.unwrap_or(-1)),
+        false => CommandEnd::DiskFull,
+    };
     // Nobody waits any more when the sandbox is gone.
-    let _ = ended.send(Some((code.unwrap_or(-1), started.elapsed())));
+    let _ = ended.send(Some(Ended { end, at: Instant::now(), duration: started.elapsed() }));
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::SandboxError;
 use crate::capture::{Capture, CaptureLimits, Captured};
-use crate::resident::container::{Attached, Chunk, Container, Program};
+use crate::resident::container::{Attached, Chunk, Container, Mark, Program};
 use crate::resident::marker::MarkerScanner;
 use crate::spec::{Command, SandboxId};
 
@@ -90,7 +90,9 @@ impl ResidentShell {
         let attached = container.attach(program).await?;
         let mut shell =
             Self { container: container.id().clone(), attached, pid: 0, outputs: None, early: Vec::new() };
-        shell.write("exec 250>&1 251>&2\n").await?;
+        // What no job's process has, and nobody can raise; a kernel that keeps no such limit says so to nobody.
+        let mark = format!("{{ ulimit -x {}; }} 2>/dev/null; exec 250>&1 251>&2\n", Mark::SHELL);
+        shell.write(&mark).await?;
         let greeting = Command::new("echo $BASHPID", Duration::from_secs(30));
         let turn = shell.run(&greeting, &CancellationToken::new()).await?;
         let (stdout, stderr) = shell.take_outputs()?;
@@ -213,6 +215,11 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// Makes a marker that nobody can guess.
 fn nonce() -> String {
+    format!("mlgym-{}:", unguessable())
+}
+
+/// Makes a word that nobody can guess.
+pub(crate) fn unguessable() -> String {
     let mut bytes = [0_u8; 16];
     // The operating system's source does not fail on any system with a container engine; were it to, the
     // address-space layout in the hasher's keys still differs from run to run.
@@ -220,8 +227,7 @@ fn nonce() -> String {
         use std::hash::{BuildHasher, RandomState};
         bytes[..8].copy_from_slice(&RandomState::new().hash_one(0).to_le_bytes());
     }
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("mlgym-{digits}:")
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

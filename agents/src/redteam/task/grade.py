@@ -12,8 +12,8 @@ code = submission() / "predict.py"
 if code.exists():
     try:
         with Player(code, "answer", seconds_per_call=0.5) as player:
-            # Many times more than a pipe holds, for code that does not read.
-            answer = player(*["a question" * 1000] * 20)
+            # Many times more than a pipe holds, for code that does not read, or reads slowly.
+            answer = player(*["a question" * 1000] * 200)
     except Misbehaved as error:
         reject(error)
 else:
