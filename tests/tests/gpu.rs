@@ -171,7 +171,7 @@ async fn what_an_episode_has_it_keeps_and_gives_back_when_nothing_uses_it() {
     std::fs::write(&path, text.replace("[environment]", "[environment]\ngpus = 1")).unwrap();
     let task = Arc::new(mlgym_tasks::Task::load(&task.dir).unwrap());
     let agents: Arc<dyn mlgym::AgentFactory> =
-        Arc::new(|_: &AgentName| Some(Box::new(Restless) as Box<dyn Agent>));
+        Arc::new(|_: &mlgym_journal::EpisodePlan| Some(Box::new(Restless) as Box<dyn Agent>));
     let report = lab.run(&lab.plan(&task), lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
     assert_eq!(report.records[0].raw, Some(1.0), "{:#?}", report.records);
     let seen = watchful.seen.lock().unwrap().clone();

@@ -94,14 +94,25 @@ impl Models {
     /// Makes the model of a planned episode; `None` where the plan has none.
     pub fn of(&self, plan: &EpisodePlan) -> Result<Option<Arc<dyn Model>>, ModelError> {
         let options = ModelOptions::read(&plan.options)?;
-        if let (Some(recording), Some(name)) = (&options.replay, &plan.model) {
-            return Ok(Some(Arc::new(Replayed::new(name, recording))));
-        }
-        let Some(spec) = options.model.filter(|_| options.replay.is_none()) else { return Ok(None) };
         let observer = self.watcher.clone().map(|watcher| {
             Arc::new(OfEpisode { episode: plan.episode.clone(), watcher }) as Arc<dyn Observer>
         });
-        let model = self.live(&spec, observer)?;
+        self.make(plan.model.as_deref(), &options, observer)
+    }
+
+    /// Makes the model that options say, or the recording that answers in its place under the model's name; `None` where
+    /// they say neither.
+    pub fn make(
+        &self,
+        name: Option<&str>,
+        options: &ModelOptions,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Result<Option<Arc<dyn Model>>, ModelError> {
+        if let (Some(recording), Some(name)) = (&options.replay, name) {
+            return Ok(Some(Arc::new(Replayed::new(name, recording))));
+        }
+        let Some(spec) = options.model.as_ref().filter(|_| options.replay.is_none()) else { return Ok(None) };
+        let model = self.live(spec, observer)?;
         Ok(Some(match &options.record {
             Some(recording) => Arc::new(Recorded::new(model, recording)?),
             None => model,

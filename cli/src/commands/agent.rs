@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::history::HistoryPolicy;
 use mlgym_agents::options::{AgentOptions, OptionsError};
 use mlgym_agents::replay::{Recorded, ReplayError};
@@ -26,6 +27,18 @@ pub(crate) struct AgentArguments {
     /// Corrections in a row after which `react` or `command` gives up [default: 5 and 20]
     #[arg(long, value_name = "N")]
     max_corrections: Option<u32>,
+    /// Plans that `automl` draws in a round, each tried in a sandbox of its own [default: 3 with a model, 1 without]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    plans: Option<u8>,
+    /// What the model that `automl` makes must keep to, as in "rmse<=56"; repeat it for several
+    #[arg(long = "constraint", value_name = "CONSTRAINT")]
+    constraints: Vec<Constraint>,
+    /// Let `automl` use what worked in earlier runs of this home, and remember this one; scores are then not comparable
+    #[arg(long)]
+    memory: bool,
+    /// Use and keep no memory, as is the default of an evaluation
+    #[arg(long, conflicts_with = "memory")]
+    no_memory: bool,
 }
 
 impl AgentArguments {
@@ -43,6 +56,9 @@ impl AgentArguments {
             journal: self.journal.as_deref().map(|text| find(home, text)).transpose()?,
             history: self.history,
             max_corrections: self.max_corrections,
+            plans: self.plans.map(usize::from),
+            constraints: self.constraints.clone(),
+            memory: self.memory && !self.no_memory,
         };
         options.check(agents, has_model)?;
         Ok(options)

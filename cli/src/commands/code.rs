@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use mlgym_agents::coder::{
     self, CoderError, Graph, Options, Reason, Site, Solved, Trace, Workshop, WorkshopError, outline, stub,
 };
-use mlgym_agents::models::{Model, ModelError};
 use serde::Serialize;
 
+use crate::commands::model::ModelArguments;
 use crate::failure::{Failure, Kind};
 use crate::output::say;
 use crate::progress::Progress;
@@ -23,15 +22,8 @@ pub(crate) struct Arguments {
     /// How the file is to be read, whatever its name
     #[arg(long, value_name = "FORM")]
     form: Option<Form>,
-    /// The language model that writes the candidates
-    #[arg(short, long, env = "MLGYM_MODEL", value_name = "MODEL")]
-    model: Option<String>,
-    /// Record what the model answers in a directory
-    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
-    record: Option<PathBuf>,
-    /// Answer from a recording alone
-    #[arg(long, value_name = "DIR")]
-    replay: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArguments,
     /// Decides ties and the order of the search
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -84,7 +76,11 @@ struct Report<'a> {
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
     let (problem, form) = read(&arguments)?;
     let home = session.home()?;
-    let model = model(&arguments)?;
+    let nobody = || {
+        let text = "write a program: name a language model with --model, or a recording with --replay";
+        Failure::message(Kind::Usage, text)
+    };
+    let model = arguments.model.choose(&home)?.open()?.ok_or_else(nobody)?;
     let options = Options {
         seed: arguments.seed,
         candidates: arguments.candidates.into(),
@@ -120,24 +116,6 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
             Err(Failure::from(error).hint(format!("the trace is in {}", trace.display())))
         }
     }
-}
-
-/// Makes the model that writes the candidates.
-fn model(arguments: &Arguments) -> Result<Arc<dyn Model>, Failure> {
-    let (asked, why) = match (&arguments.replay, &arguments.model) {
-        (Some(recording), _) => (recording.display().to_string(), "replay"),
-        (None, Some(model)) => (model.clone(), "ask"),
-        (None, None) => {
-            let text = "write a program: name a language model with --model, or a recording with --replay";
-            return Err(Failure::message(Kind::Usage, text));
-        }
-    };
-    let recorded = arguments.record.as_ref().map(|record| format!(" into {}", record.display()));
-    let recorded = recorded.unwrap_or_default();
-    Err(Failure::message(
-        Kind::Environment,
-        format!("{why} {asked}{recorded}: this build has no model clients"),
-    ))
 }
 
 /// Reads the problem.
@@ -209,7 +187,7 @@ impl From<CoderError> for Failure {
             Reason::Constraint { .. } | Reason::Given { .. } => Kind::Usage,
             Reason::Evaluator(coder::EvaluatorError::Prelude(_)) => Kind::Usage,
             Reason::Unwritten { .. } | Reason::Unsolved { .. } => Kind::Bar,
-            Reason::Model(ModelError::Cancelled) => Kind::Interrupted,
+            Reason::Model(mlgym_agents::models::ModelError::Cancelled) => Kind::Interrupted,
             Reason::Model(_) | Reason::Evaluator(_) => Kind::Environment,
         };
         Self::new(kind, error)

@@ -1,9 +1,10 @@
 //! Which language model a command's agents ask, and where its answers are recorded or replayed from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use mlgym_agents::models::{Aliases, ModelError, ModelOptions, recorded_model};
+use mlgym_agents::models::{Aliases, Model, ModelError, ModelOptions, Models, recorded_model};
 use mlgym_journal::Home;
 use serde_json::{Map, Value};
 
@@ -73,6 +74,11 @@ impl ModelArguments {
 }
 
 impl Choice {
+    /// Makes the model, for what asks it outside of any episode; `None` where there is none.
+    pub(crate) fn open(&self) -> Result<Option<Arc<dyn Model>>, Failure> {
+        Ok(Models::default().make(self.name.as_deref(), &self.options, None)?)
+    }
+
     /// What the plan of an episode keeps of it.
     pub(crate) fn options(&self) -> Map<String, Value> {
         let mut options = Map::new();
