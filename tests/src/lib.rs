@@ -2,6 +2,8 @@
 //! its grader does.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up must fail")]
 
+pub mod litellm;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,12 +90,18 @@ impl Place {
 
 /// Runs `engines.sh` for a backend, one at a time on this machine, and returns the last line that it printed.
 pub fn made_ready(backend: &str) -> String {
-    let lock = std::fs::File::create(std::env::temp_dir().join("mlgym-tests-engines.lock")).unwrap();
+    script_made_ready("engines.sh", &[backend])
+}
+
+/// Runs a script that makes something ready, one at a time on this machine, and returns the last line that it printed.
+fn script_made_ready(script: &str, arguments: &[&str]) -> String {
+    let lock =
+        std::fs::File::create(std::env::temp_dir().join(format!("mlgym-tests-{script}.lock"))).unwrap();
     lock.lock().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines.sh");
-    let output = std::process::Command::new(script).arg(backend).output().unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = std::process::Command::new(path).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the tests of {backend} cannot be set up: {said}");
+    assert!(output.status.success(), "{script} {arguments:?} cannot set the tests up: {said}");
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
 }
 

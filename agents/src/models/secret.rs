@@ -76,7 +76,7 @@ impl Secret {
 
     /// Replaces the key in what a model answers, which a server that repeats its headers could have put there.
     pub(super) fn scrub_answer(&self, text: &mut String) {
-        if self.0.len() >= SHORTEST && text.contains(&self.0) {
+        if self.0.len() >= SHORTEST {
             *text = self.scrub(text);
         }
     }
