@@ -4,6 +4,7 @@
 //! replay, and each can be used and tested alone. [`Models`] puts them together as a run's plan says, and an agent asks
 //! an [`EpisodeModel`]. Nothing here knows what an agent asks for.
 
+mod address;
 mod api;
 mod chat;
 mod clock;
@@ -16,6 +17,7 @@ mod messages;
 mod observer;
 mod price;
 mod recording;
+mod refusal;
 mod retry;
 pub mod scripted;
 mod secret;

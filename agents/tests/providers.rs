@@ -248,6 +248,21 @@ async fn what_a_server_refuses_by_name_is_left_out_from_then_on() {
     assert!(words.contains("JSON schema"), "{words}");
 }
 
+#[tokio::test]
+async fn what_is_refused_for_another_reason_is_not_left_out_later() {
+    let server = MockServer::start().await;
+    let broken = ResponseTemplate::new(400).set_body_json(json!({ "error": { "message": "no such model" } }));
+    Mock::given(method("POST")).respond_with(broken).up_to_n_times(2).mount(&server).await;
+    let fine = stream(&[delta(&json!({"content": "{}"}), Some("stop"))]);
+    Mock::given(method("POST")).respond_with(fine).mount(&server).await;
+    let provider = Provider { server, directory: tempfile::tempdir().unwrap() };
+    let model = open(&ModelSpec { key: KeySource::None, ..provider.spec(Protocol::Chat) }, None);
+    let error = model.complete(&conversation()).await.unwrap_err();
+    assert!(matches!(error, ModelError::Refused { status: 400, .. }), "{error}");
+    model.complete(&conversation()).await.unwrap();
+    assert!(provider.asked().await[2].get("response_format").is_some());
+}
+
 /// What each answer of a server comes to, in words.
 #[tokio::test]
 async fn every_failure_says_what_to_do() {

@@ -177,11 +177,12 @@ async fn a_journal_taken_again_acts_and_scores_the_same() {
     let first = lab.plan(&task);
     let agents = Arc::new(|_: &EpisodePlan| Some(Box::new(Forking) as Box<dyn Agent>));
     let recorded = run(&lab, &first, &task, agents).await;
-    assert_eq!(recorded.raw, Some(0.75));
+    assert_eq!(recorded.raw, Some(0.75), "{recorded:?}");
     let journal = lab.home.journal(&first.run, &first.episodes[0].episode);
     let plan = planned(&lab, &task, "replay", &json!({ "journal": journal }));
     let record = run(&lab, &plan, &task, Arc::new(Agents::default())).await;
-    assert_eq!((record.status, record.raw, record.reward), (recorded.status, recorded.raw, recorded.reward));
+    let scores = |record: &EpisodeRecord| (record.status, record.raw, record.reward);
+    assert_eq!(scores(&record), scores(&recorded), "{record:?}");
     assert_eq!((record.best_validated, record.steps), (recorded.best_validated, recorded.steps));
     let said = notes(&lab, &plan, "replay");
     let report = &said.last().unwrap().1;

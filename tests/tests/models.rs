@@ -11,9 +11,10 @@ use mlgym::{Action, Agent, AgentError, Context, Environment};
 use mlgym_agents::models::{
     Aliases, ChatCompletions, Completion, EpisodeModel, Finish, KeySource, Message, Messages, Model,
     ModelError, ModelOptions, ModelSpec, Models, Permits, Protocol, Request, Retried, RetryPolicy, TextTools,
-    Tool, ToolChoice, ToolMode, taped, unequipped,
+    Tool, ToolChoice, taped, unequipped,
 };
-use mlgym_journal::{BudgetKind, EpisodePlan, EpisodeStatus, Event, RunId, RunManifest};
+use mlgym_journal::{BudgetKind, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, RunId, RunManifest};
+use mlgym_tasks::Task;
 use mlgym_tests::Lab;
 use mlgym_tests::litellm::{KEY, LiteLlm};
 use serde_json::json;
@@ -168,20 +169,17 @@ impl Agent for Asking {
     }
 }
 
-/// Runs one episode with these options, and returns its plan and its status.
-async fn episode(
-    lab: &Lab,
-    run: &str,
-    options: &ModelOptions,
-    tokens: Option<u64>,
-) -> (RunManifest, EpisodeStatus) {
-    let task = lab.task("");
-    let mut plan = lab.plan(&task);
+/// Plans one episode of the asking agent with these options.
+fn planned(lab: &Lab, task: &Task, run: &str, options: &ModelOptions) -> RunManifest {
+    let mut plan = lab.plan(task);
     plan.run = RunId::new(run).unwrap();
-    let episode = &mut plan.episodes[0];
-    episode.model = Some("agent".to_owned());
-    episode.budgets.tokens = tokens;
-    options.write(&mut episode.options);
+    plan.episodes[0].model = Some("agent".to_owned());
+    options.write(&mut plan.episodes[0].options);
+    plan
+}
+
+/// Runs what is missing of a plan.
+async fn run(lab: &Lab, task: &Arc<Task>, plan: &RunManifest) -> EpisodeRecord {
     let models = Models::default();
     let agents = Arc::new(move |plan: &EpisodePlan| -> Option<Box<dyn Agent>> {
         Some(match models.of(plan) {
@@ -190,8 +188,8 @@ async fn episode(
         })
     });
     plan.save(&lab.home).unwrap();
-    let report = lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
-    (plan, report.records[0].status)
+    let report = lab.run(plan, lab.ready(task), agents, CancellationToken::new()).await.unwrap();
+    report.records.into_iter().next().unwrap()
 }
 
 fn actions(lab: &Lab, plan: &RunManifest) -> Vec<Action> {
@@ -212,67 +210,70 @@ fn search(directory: &Path, text: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+fn pairs(recording: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(recording).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+}
+
 #[tokio::test]
 async fn an_episode_is_recorded_and_replayed_without_anyone() {
     let lab = Lab::new().await;
+    let task = lab.task("");
     let server = LiteLlm::start();
     let recording = lab.directory.path().join("recording");
-    let spec = spec(&server, "agent", Protocol::Chat);
-    let options = ModelOptions { model: Some(spec.clone()), record: Some(recording.clone()), replay: None };
-    let (plan, status) = episode(&lab, "recorded", &options, None).await;
-    assert_eq!(status, EpisodeStatus::Graded);
-    let recorded = actions(&lab, &plan);
+    let model = Some(spec(&server, "agent", Protocol::Chat));
+    let options = ModelOptions { model, record: Some(recording.clone()), replay: None };
+    let plan = planned(&lab, &task, "recorded", &options);
+    let recorded = run(&lab, &task, &plan).await;
+    assert_eq!((recorded.status, recorded.raw), (EpisodeStatus::Graded, Some(0.75)));
+    assert!(recorded.tokens > 0);
+    let chosen = actions(&lab, &plan);
     assert!(
-        matches!(&recorded[..], [Action::Shell { command, .. }, Action::Submit] if command.contains("# after"))
+        matches!(&chosen[..], [Action::Shell { command, .. }, Action::Submit] if command.contains("# after"))
     );
     assert_eq!(search(lab.directory.path(), KEY), Vec::<PathBuf>::new());
     drop(server);
-    let options = ModelOptions { replay: Some(recording.clone()), ..ModelOptions::default() };
-    for round in 0..3 {
-        let (plan, status) = episode(&lab, &format!("replayed-{round}"), &options, None).await;
-        assert_eq!((status, actions(&lab, &plan)), (EpisodeStatus::Graded, recorded.clone()));
-    }
-    // A request that is not there is named, and the episode can be resumed.
-    let pairs = std::fs::read_dir(&recording).unwrap().map(|entry| entry.unwrap().path());
-    let second = pairs.filter(|path| path.is_file()).find(|path| search_file(path, "\"role\": \"tool\""));
-    let second = second.unwrap();
-    std::fs::remove_file(&second).unwrap();
-    let (plan, status) = episode(&lab, "lacking", &options, None).await;
-    assert_eq!(status, EpisodeStatus::ModelError);
-    let journal = lab.journal(&plan);
-    let reason = journal.iter().find_map(|line| match &line.event {
-        Event::EpisodeEnded { reason, .. } => reason.clone(),
-        _ => None,
-    });
-    let name = second.file_stem().unwrap().to_str().unwrap();
-    assert!(reason.as_ref().is_some_and(|reason| reason.contains(name)), "{name}: {reason:?}");
-    // Tokens are counted in a replay too: the first answer takes what there is.
-    let (plan, _) = episode(&lab, "poor", &options, Some(10)).await;
-    let end = lab.journal(&plan).into_iter().find_map(|line| match line.event {
-        Event::EpisodeEnded { truncated, .. } => Some(truncated),
-        _ => None,
-    });
-    assert_eq!(end, Some(Some(BudgetKind::Tokens)));
-}
 
-fn search_file(path: &Path, text: &str) -> bool {
-    std::fs::read_to_string(path).unwrap().contains(text)
+    let options = ModelOptions { replay: Some(recording.clone()), ..ModelOptions::default() };
+    for round in 0..20 {
+        let plan = planned(&lab, &task, &format!("replayed-{round}"), &options);
+        let replayed = run(&lab, &task, &plan).await;
+        assert_eq!(actions(&lab, &plan), chosen, "round {round}");
+        assert_eq!((replayed.status, replayed.raw), (recorded.status, recorded.raw), "round {round}");
+        assert_eq!(replayed.tokens, recorded.tokens, "round {round}");
+    }
+
+    // Tokens count in a replay too: the first answer takes what there is.
+    let mut poor = planned(&lab, &task, "poor", &options);
+    poor.episodes[0].budgets.tokens = Some(10);
+    assert_eq!(run(&lab, &task, &poor).await.truncated, Some(BudgetKind::Tokens));
+
+    // A request that is not there is named.
+    let holds = |path: &PathBuf| std::fs::read_to_string(path).unwrap().contains("\"role\": \"tool\"");
+    let second = pairs(&recording).find(holds).unwrap();
+    std::fs::remove_file(&second).unwrap();
+    let lacking = run(&lab, &task, &planned(&lab, &task, "lacking", &options)).await;
+    assert_eq!(lacking.status, EpisodeStatus::ModelError);
+    let (reason, key) = (lacking.reason.unwrap(), second.file_stem().unwrap().to_string_lossy().into_owned());
+    assert!(reason.contains(&format!("lacks the request {key}")), "{key}: {reason}");
 }
 
 #[tokio::test]
-async fn an_episode_whose_model_cannot_be_asked_can_be_resumed() {
+async fn an_episode_whose_model_could_not_be_asked_is_resumed() {
     let lab = Lab::new().await;
+    let task = lab.task("");
     let server = LiteLlm::start();
-    let missing = server.key_file.with_file_name("no-key");
-    let spec = ModelSpec {
-        key: KeySource::File(missing),
-        tools: ToolMode::Native,
-        ..spec(&server, "agent", Protocol::Chat)
-    };
+    let key_file = lab.directory.path().join("key");
+    let spec =
+        ModelSpec { key: KeySource::File(key_file.clone()), ..spec(&server, "agent", Protocol::Messages) };
     let options = ModelOptions { model: Some(spec), ..ModelOptions::default() };
-    let (plan, status) = episode(&lab, "keyless", &options, None).await;
-    assert_eq!(status, EpisodeStatus::ModelError);
-    assert!(!status.is_final());
-    let started = lab.journal(&plan).into_iter().any(|line| matches!(line.event, Event::EpisodeStarted(_)));
-    assert!(started);
+    let plan = planned(&lab, &task, "keyless", &options);
+    let failed = run(&lab, &task, &plan).await;
+    assert_eq!(failed.status, EpisodeStatus::ModelError);
+    assert!(failed.reason.as_ref().is_some_and(|reason| reason.contains("key")), "{:?}", failed.reason);
+    std::fs::write(&key_file, KEY).unwrap();
+    let resumed = run(&lab, &task, &plan).await;
+    assert_eq!(
+        (resumed.status, resumed.raw, resumed.started.attempt),
+        (EpisodeStatus::Graded, Some(0.75), 2)
+    );
 }

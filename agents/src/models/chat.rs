@@ -135,6 +135,7 @@ impl Model for ChatCompletions {
     }
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        let mut left_out = Vec::new();
         loop {
             let body = self.body(request);
             match self.attempt(request, &body).await {
@@ -143,8 +144,12 @@ impl Model for ChatCompletions {
                     Some(parameter) => {
                         tracing::warn!(model = %self.spec.name, parameter, "the server refuses a parameter: left out");
                         self.endpoint.refuse(parameter);
+                        left_out.push(parameter);
                     }
-                    None => return Err(hinted(error)),
+                    None => {
+                        left_out.into_iter().for_each(|parameter| self.endpoint.allow(parameter));
+                        return Err(hinted(error));
+                    }
                 },
                 answered => return answered,
             }

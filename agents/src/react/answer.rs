@@ -45,12 +45,15 @@ impl Answer {
         let calls = completion.tool_calls.iter().take(MAX_CALLS);
         let calls: Vec<Call> = calls.map(|call| Call::read(call, ids)).collect();
         let text = completion.text.trim();
-        let problem = if !calls.is_empty() {
-            let many = completion.tool_calls.len();
-            (many > MAX_CALLS).then_some(Problem::ManyCalls(many))
+        let (many, is_cut) = (completion.tool_calls.len(), completion.finish == Finish::Length);
+        let problem = if many > MAX_CALLS {
+            Some(Problem::ManyCalls(many))
+        } else if !calls.is_empty() {
+            // A call that was cut off says so itself.
+            (is_cut && calls.iter().all(|call| call.action.is_ok())).then_some(Problem::CutAfter)
         } else if completion.finish == Finish::Filtered {
             Some(Problem::Withheld)
-        } else if completion.finish == Finish::Length {
+        } else if is_cut {
             Some(Problem::CutOff)
         } else if text.is_empty() {
             Some(Problem::Empty)

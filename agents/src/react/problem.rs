@@ -15,6 +15,8 @@ pub(super) enum Problem {
     Long(usize),
     /// The answer was cut off before it called anything.
     CutOff,
+    /// The answer was cut off after its calls.
+    CutAfter,
     /// The provider withheld the answer.
     Withheld,
     /// A call is no action.
@@ -36,7 +38,7 @@ impl Problem {
             Self::Empty => "empty",
             Self::Prose => "prose",
             Self::Long(_) => "long",
-            Self::CutOff => "cut_off",
+            Self::CutOff | Self::CutAfter => "cut_off",
             Self::Withheld => "withheld",
             Self::BadCall(ToolError::Unknown { .. }) => "unknown_tool",
             Self::BadCall(ToolError::CutOff { .. }) => "cut_off",
@@ -67,6 +69,9 @@ impl std::fmt::Display for Problem {
                 f,
                 "Nothing was carried out: your answer was cut off at its longest before it called a tool. Think and \
                  write less. {CALL}"
+            ),
+            Self::CutAfter => f.write_str(
+                "Your answer was cut off at its longest. The calls that came whole were looked at, and no others.",
             ),
             Self::Withheld => write!(
                 f,

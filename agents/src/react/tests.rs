@@ -210,6 +210,17 @@ async fn several_calls_are_carried_out_in_order_until_one_fails() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_cut_off_after_its_calls_is_told_so() {
+    let cut = Completion { finish: Finish::Length, ..shell("echo 1 > answer.txt") };
+    let mut bench = Bench::new(30);
+    let (outcome, asked) = played(&mut bench, vec![cut, submit()], ReactOptions::default()).await;
+    outcome.unwrap();
+    assert!(bench.is_over());
+    assert_eq!(kinds(&bench), ["cut_off"]);
+    assert!(last(&asked[1]).ends_with("The calls that came whole were looked at, and no others."));
+}
+
+#[tokio::test]
 async fn submit_is_taken_alone_only() {
     let mut bench = Bench::new(30);
     let answers = vec![several([shell("echo 1 > answer.txt"), submit(), shell("tick")]), submit()];

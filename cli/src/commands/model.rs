@@ -13,7 +13,7 @@ use crate::failure::{Failure, Kind};
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
     /// The agents' language model: URL#NAME, openai/NAME, anthropic/NAME, ollama/NAME, or an alias of mlgym.toml
-    #[arg(short, long, env = "MLGYM_MODEL", value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// Record what the model answers and how time passes, in a directory; what it already holds is not asked again
     #[arg(long, value_name = "DIR", conflicts_with = "replay")]
@@ -38,20 +38,19 @@ impl ModelArguments {
             return self.replayed(recording, home);
         }
         let record = self.record.as_deref().map(absolute);
-        let Some(text) = &self.model else {
-            return Ok(Choice { name: None, options: ModelOptions { record, ..ModelOptions::default() } });
-        };
-        let spec = aliases(home)?.find(text)?;
-        spec.key.read().map_err(|error| {
-            let hint = format!("{}; a replay (--replay DIR) needs none", spec.key.describe());
-            Failure::new(Kind::Environment, error).hint(hint)
-        })?;
         if let Some(record) = &record {
             std::fs::create_dir_all(record).map_err(|error| {
                 let text = format!("make the recording {}", record.display());
                 Failure { kind: Kind::Environment, error: anyhow::Error::new(error).context(text) }
             })?;
         }
+        let Some(text) = &self.model else {
+            return Ok(Choice { name: None, options: ModelOptions { record, ..ModelOptions::default() } });
+        };
+        let spec = aliases(home)?.find(text)?;
+        spec.key.read().map_err(|error| {
+            Failure::new(Kind::Environment, error).hint("a replay (--replay DIR) needs no key")
+        })?;
         let name = Some(spec.name.clone());
         Ok(Choice { name, options: ModelOptions { model: Some(spec), record, replay: None } })
     }
