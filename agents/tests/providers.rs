@@ -293,6 +293,7 @@ async fn every_failure_says_what_to_do() {
         ),
         ("302", text(302, "").insert_header("location", "https://elsewhere.example/v1")),
         ("a page", text(200, "<html><title>Sign in</title></html>")),
+        ("plain words", text(200, "It works!")),
         ("empty", text(200, "  \n")),
         ("no JSON", text(200, "{\"choices\": [")),
         ("other JSON", json(200, json!({ "result": "yes" }))),

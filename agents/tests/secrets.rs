@@ -134,7 +134,7 @@ async fn check(protocol: Protocol) {
     assert_eq!(calls.count(), 6);
     let mut found = 0;
     search(directory.path(), &mut found);
-    assert!(found >= 2 + 6 + 2, "{found} files: the plan, the journal, six requests, two answers");
+    assert!(found >= 2 + 6 + 6, "{found} files: the plan, the journal, six requests, six answers");
     let log = log.0.lock().unwrap();
     assert!(!log.is_empty() && !String::from_utf8_lossy(&log).contains(TRACE));
 }

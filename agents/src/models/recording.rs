@@ -5,7 +5,8 @@
 //! recordings differ where their lines do. No key and no header of a provider is known here.
 //!
 //! A request has one answer in a recording, the first that was kept: whoever asks the same again, in this run or in a
-//! later one into the same directory, is answered with it. So what an agent saw is always what the recording holds.
+//! later one into the same directory, is answered with it. So what an agent saw is what the recording holds. Failures are
+//! kept too, because an agent may go on without an answer; one that may pass is asked for again and replaced.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api::{Completion, Message, Model, ModelError, Request};
+use super::failure::Failure;
 
 /// Stands where a text is written as its lines.
 const LINES: &str = "|";
@@ -33,6 +35,31 @@ struct Pair {
     answer: Value,
 }
 
+/// What came of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Failure(Failure),
+    Answer(Box<Completion>),
+}
+
+impl Kept {
+    /// Tells whether it is what everybody who asks the same is told.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Failure(failure) => failure.is_lasting(),
+            Self::Answer(_) => true,
+        }
+    }
+
+    fn outcome(self, model: &str) -> Result<Completion, ModelError> {
+        match self {
+            Self::Failure(failure) => Err(failure.error(model)),
+            Self::Answer(answer) => Ok(*answer),
+        }
+    }
+}
+
 /// A directory with answers of one model.
 #[derive(Debug, Clone)]
 struct Directory {
@@ -46,7 +73,7 @@ impl Directory {
     }
 
     /// Looks a request up.
-    fn read(&self, key: &Digest) -> Result<Option<Completion>, ModelError> {
+    fn read(&self, key: &Digest) -> Result<Option<Kept>, ModelError> {
         let file = self.path.join(file_name(key));
         let text = match fs::read(&file) {
             Ok(text) => text,
@@ -67,7 +94,7 @@ impl Directory {
     }
 
     /// Keeps an answer and returns the one that is kept: another asker may have been quicker.
-    fn keep(&self, request: &Request, key: &Digest, answer: Completion) -> Result<Completion, ModelError> {
+    fn keep(&self, request: &Request, key: &Digest, answer: Kept) -> Result<Kept, ModelError> {
         let failed = |error: &dyn std::fmt::Display| self.failed("write", error);
         let value = |value: serde_json::Result<Value>| value.map(parted).map_err(|error| failed(&error));
         let pair = Pair {
@@ -80,7 +107,13 @@ impl Directory {
         let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(|error| failed(&error))?;
         serde_json::to_writer_pretty(&mut file, &pair).map_err(|error| failed(&error))?;
         file.write_all(b"\n").and_then(|()| make_readable(file.path())).map_err(|error| failed(&error))?;
-        match file.persist_noclobber(self.path.join(file_name(key))) {
+        let path = self.path.join(file_name(key));
+        // A failure that may pass gives way.
+        if self.read(key)?.is_some_and(|kept| !kept.is_lasting()) {
+            file.persist(path).map_err(|error| failed(&error.error))?;
+            return Ok(answer);
+        }
+        match file.persist_noclobber(path) {
             Ok(_) => Ok(answer),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
                 let kept = self.read(key)?;
@@ -187,11 +220,17 @@ impl Model for Recorded {
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
         let key = request.key();
-        if let Some(kept) = self.directory.read(&key)? {
-            return Ok(kept);
+        if let Some(kept) = self.directory.read(&key)?.filter(Kept::is_lasting) {
+            return kept.outcome(self.name());
         }
-        let answer = self.model.complete(request).await?;
-        self.directory.keep(request, &key, answer)
+        let kept = match self.model.complete(request).await {
+            Ok(answer) => Kept::Answer(Box::new(answer)),
+            Err(error) => match Failure::of(&error) {
+                Some(failure) => Kept::Failure(failure),
+                None => return Err(error),
+            },
+        };
+        self.directory.keep(request, &key, kept)?.outcome(self.name())
     }
 }
 
@@ -216,13 +255,16 @@ impl Model for Replayed {
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
         let key = request.key();
-        self.directory.read(&key)?.ok_or_else(|| ModelError::NotRecorded {
-            model: self.directory.model.clone(),
-            recording: self.directory.path.display().to_string(),
-            key,
-            role: request.role.clone(),
-            beginning: beginning(request),
-        })
+        match self.directory.read(&key)? {
+            Some(kept) => kept.outcome(self.name()),
+            None => Err(ModelError::NotRecorded {
+                model: self.directory.model.clone(),
+                recording: self.directory.path.display().to_string(),
+                key,
+                role: request.role.clone(),
+                beginning: beginning(request),
+            }),
+        }
     }
 }
 
@@ -287,8 +329,45 @@ mod tests {
         let draw = Request { draw: 1, ..request("x") };
         assert_eq!(model.complete(&draw).await.unwrap().text, "second");
         // Another process that had the answer ready too late takes the first.
-        let late = model.directory.keep(&request("x"), &request("x").key(), text("late")).unwrap();
-        assert_eq!(late.text, "first");
+        let late = Kept::Answer(Box::new(text("late")));
+        let late = model.directory.keep(&request("x"), &request("x").key(), late).unwrap();
+        assert_eq!(late.outcome("scripted").unwrap().text, "first");
+    }
+
+    /// Fails as it is told, then answers.
+    #[derive(Debug)]
+    struct Failing(std::sync::Mutex<Vec<ModelError>>);
+
+    #[async_trait]
+    impl Model for Failing {
+        fn name(&self) -> &str {
+            "failing"
+        }
+
+        async fn complete(&self, _: &Request) -> Result<Completion, ModelError> {
+            self.0.lock().unwrap().pop().map_or_else(|| Ok(text("yes")), Err)
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_replayed_and_asked_for_again_where_they_may_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = ModelError::TooLong { model: "failing".into(), reason: "9 > 8".into() };
+        let down = ModelError::Unavailable { model: "failing".into(), reason: "down".into() }.after(6);
+        let (long_text, down_text) = (long.to_string(), down.to_string());
+        let model = Failing(std::sync::Mutex::new(vec![down, long]));
+        let model = Recorded::new(Arc::new(model), directory.path()).unwrap();
+        let replayed = Replayed::new("failing", directory.path());
+        for _ in 0..2 {
+            let error = model.complete(&request("a long story")).await.unwrap_err();
+            assert_eq!(error.to_string(), long_text, "it is not asked twice");
+        }
+        assert_eq!(model.complete(&request("x")).await.unwrap_err().to_string(), down_text);
+        assert_eq!(replayed.complete(&request("x")).await.unwrap_err().to_string(), down_text);
+        assert_eq!(model.complete(&request("x")).await.unwrap().text, "yes");
+        assert_eq!(replayed.complete(&request("x")).await.unwrap().text, "yes");
+        let error = replayed.complete(&request("a long story")).await.unwrap_err();
+        assert_eq!(error.to_string(), long_text);
     }
 
     #[tokio::test]
