@@ -12,6 +12,7 @@ mod concurrency;
 mod config;
 mod draft;
 mod episode;
+mod failure;
 mod http;
 mod messages;
 mod observer;

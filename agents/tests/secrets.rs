@@ -99,7 +99,7 @@ async fn check(protocol: Protocol) {
     let spec = ModelSpec { protocol, key: KeySource::File(key), ..spec };
     let recording = directory.path().join("recording");
     let mut options = serde_json::Map::new();
-    ModelOptions { model: Some(spec), record: Some(recording), replay: None }.write(&mut options);
+    ModelOptions { model: Some(spec), record: Some(recording), replay: None }.write(&mut options).unwrap();
     let plan: EpisodePlan = serde_json::from_value(json!({
         "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": "a",
         "seed": 0, "budgets": {}, "model": "m", "options": options,
@@ -134,7 +134,7 @@ async fn check(protocol: Protocol) {
     assert_eq!(calls.count(), 6);
     let mut found = 0;
     search(directory.path(), &mut found);
-    assert!(found >= 2 + 6 + 2, "{found} files: the plan, the journal, six requests, two answers");
+    assert!(found >= 2 + 6 + 6, "{found} files: the plan, the journal, six requests, six answers");
     let log = log.0.lock().unwrap();
     assert!(!log.is_empty() && !String::from_utf8_lossy(&log).contains(TRACE));
 }

@@ -255,7 +255,9 @@ pub enum ModelError {
     },
     /// A recording does not have the request.
     #[error(
-        "replay {model}: the recording {recording} lacks the request {key} ({role}); it begins: {beginning}"
+        "replay {model}: the recording {recording} lacks the request {key} ({role}), whose last message begins: \
+         {beginning}{}",
+        nearest.as_ref().map(|nearest| format!("; {nearest}")).unwrap_or_default()
     )]
     NotRecorded {
         /// The model.
@@ -268,6 +270,8 @@ pub enum ModelError {
         role: String,
         /// The beginning of the last message.
         beginning: String,
+        /// The recorded request that is most like it, and where they part.
+        nearest: Option<String>,
     },
     /// A recording cannot be read or written.
     #[error("{verb} the recording {recording}: {reason}")]
@@ -280,7 +284,7 @@ pub enum ModelError {
         reason: String,
     },
     /// What a run's plan says of its model cannot be read.
-    #[error("read the model of the run's plan: {reason}")]
+    #[error("use what the run's plan says of its model: {reason}")]
     Plan {
         /// Why.
         reason: String,

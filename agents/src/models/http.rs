@@ -120,7 +120,7 @@ impl Endpoint {
         let mut draft = Draft::default();
         let mut parser: Option<EventParser> = None;
         let mut start = Vec::new();
-        let mut size = 0_usize;
+        let (mut size, mut is_stream) = (0_usize, false);
         while let Some(piece) = response.chunk().await.map_err(|error| self.broken(error))? {
             size += piece.len();
             if size > LARGEST {
@@ -133,10 +133,11 @@ impl Endpoint {
                     // A document or a page of HTML is read to its end first; a stream tells by its first word.
                     match start.iter().find(|byte| !byte.is_ascii_whitespace()) {
                         Some(b'{' | b'[' | b'<' | b'"') | None => continue,
-                        Some(_) => parser.insert(EventParser::default()).feed(&std::mem::take(&mut start)),
+                        Some(_) => parser.insert(EventParser::default()).feed(&start),
                     }
                 }
             };
+            is_stream |= !events.is_empty();
             for event in events {
                 self.event(&event, dialect, &mut draft)?;
             }
@@ -147,6 +148,9 @@ impl Endpoint {
                 if let Some(event) = parser.end() {
                     // What is cut off is told by the missing end, below.
                     let _ = self.event(&event, dialect, &mut draft);
+                } else if !is_stream {
+                    let said = self.said(&String::from_utf8_lossy(&start));
+                    return Err(self.malformed(format!("it is neither JSON nor a stream of events: {said}")));
                 }
             }
             None => self.document(&start, dialect, &mut draft)?,

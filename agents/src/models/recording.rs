@@ -5,7 +5,8 @@
 //! recordings differ where their lines do. No key and no header of a provider is known here.
 //!
 //! A request has one answer in a recording, the first that was kept: whoever asks the same again, in this run or in a
-//! later one into the same directory, is answered with it. So what an agent saw is always what the recording holds.
+//! later one into the same directory, is answered with it. So what an agent saw is what the recording holds. Failures are
+//! kept too, because an agent may go on without an answer; one that may pass is asked for again and replaced.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::api::{Completion, Message, Model, ModelError, Request};
+use super::failure::Failure;
 
 /// Stands where a text is written as its lines.
 const LINES: &str = "|";
@@ -33,6 +35,31 @@ struct Pair {
     answer: Value,
 }
 
+/// What came of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Failure(Failure),
+    Answer(Box<Completion>),
+}
+
+impl Kept {
+    /// Tells whether it is what everybody who asks the same is told.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Failure(failure) => failure.is_lasting(),
+            Self::Answer(_) => true,
+        }
+    }
+
+    fn outcome(self, model: &str) -> Result<Completion, ModelError> {
+        match self {
+            Self::Failure(failure) => Err(failure.error(model)),
+            Self::Answer(answer) => Ok(*answer),
+        }
+    }
+}
+
 /// A directory with answers of one model.
 #[derive(Debug, Clone)]
 struct Directory {
@@ -46,7 +73,7 @@ impl Directory {
     }
 
     /// Looks a request up.
-    fn read(&self, key: &Digest) -> Result<Option<Completion>, ModelError> {
+    fn read(&self, key: &Digest) -> Result<Option<Kept>, ModelError> {
         let file = self.path.join(file_name(key));
         let text = match fs::read(&file) {
             Ok(text) => text,
@@ -67,7 +94,7 @@ impl Directory {
     }
 
     /// Keeps an answer and returns the one that is kept: another asker may have been quicker.
-    fn keep(&self, request: &Request, key: &Digest, answer: Completion) -> Result<Completion, ModelError> {
+    fn keep(&self, request: &Request, key: &Digest, answer: Kept) -> Result<Kept, ModelError> {
         let failed = |error: &dyn std::fmt::Display| self.failed("write", error);
         let value = |value: serde_json::Result<Value>| value.map(parted).map_err(|error| failed(&error));
         let pair = Pair {
@@ -80,7 +107,13 @@ impl Directory {
         let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(|error| failed(&error))?;
         serde_json::to_writer_pretty(&mut file, &pair).map_err(|error| failed(&error))?;
         file.write_all(b"\n").and_then(|()| make_readable(file.path())).map_err(|error| failed(&error))?;
-        match file.persist_noclobber(self.path.join(file_name(key))) {
+        let path = self.path.join(file_name(key));
+        // A failure that may pass gives way.
+        if self.read(key)?.is_some_and(|kept| !kept.is_lasting()) {
+            file.persist(path).map_err(|error| failed(&error.error))?;
+            return Ok(answer);
+        }
+        match file.persist_noclobber(path) {
             Ok(_) => Ok(answer),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
                 let kept = self.read(key)?;
@@ -89,6 +122,48 @@ impl Directory {
             Err(error) => Err(failed(&error.error)),
         }
     }
+}
+
+impl Directory {
+    /// Finds the recorded request that has the most first messages in common with one that is not recorded.
+    fn nearest(&self, request: &Request) -> Option<String> {
+        let asked = parted(serde_json::to_value(request.bare()).ok()?);
+        let asked = messages(&asked);
+        let in_common = |pair: &Pair| {
+            asked.iter().zip(messages(&pair.request)).take_while(|(asked, kept)| asked == kept).count()
+        };
+        let kept = pairs(&self.path).ok()?.filter_map(|(name, pair)| Some((name, pair.ok()?)));
+        let (name, pair) =
+            kept.max_by_key(|(name, pair)| (in_common(pair), std::cmp::Reverse(name.clone())))?;
+        let (same, kept) = (in_common(&pair), messages(&pair.request).len());
+        Some(if same == asked.len() && same == kept {
+            format!(
+                "the nearest that it has, {name}, has the same messages and other tools, sampling or draw"
+            )
+        } else {
+            format!("the nearest that it has, {name}, is another from message {} on", same + 1)
+        })
+    }
+}
+
+/// Reads the pairs of a recording that can be read, in the order of their names.
+fn pairs(recording: &Path) -> io::Result<impl Iterator<Item = (String, serde_json::Result<Pair>)>> {
+    let mut names: Vec<String> = fs::read_dir(recording)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    names.sort();
+    let recording = recording.to_owned();
+    Ok(names.into_iter().filter_map(move |name| {
+        let text = fs::read(recording.join(&name)).ok()?;
+        Some((name, serde_json::from_slice(&text)))
+    }))
+}
+
+/// The messages of a request as a recording has them.
+fn messages(request: &Value) -> &[Value] {
+    request.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Gives a file, which was made for its owner alone, the rights that files usually have.
@@ -143,12 +218,8 @@ pub fn recorded_model(recording: &Path) -> Result<Option<String>, ModelError> {
         recording: recording.display().to_string(),
         reason,
     };
-    let entries = fs::read_dir(recording).map_err(|error| failed(error.to_string()))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort();
-    let Some(first) = files.first() else {
+    let mut pairs = pairs(recording).map_err(|error| failed(error.to_string()))?;
+    let Some((name, pair)) = pairs.next() else {
         let has_clock = recording.join(super::clock::DIRECTORY).is_dir();
         return if has_clock {
             Ok(None)
@@ -156,10 +227,7 @@ pub fn recorded_model(recording: &Path) -> Result<Option<String>, ModelError> {
             Err(failed("it holds nothing that was recorded".to_owned()))
         };
     };
-    let text = fs::read(first).map_err(|error| failed(error.to_string()))?;
-    let pair: Pair = serde_json::from_slice(&text).map_err(|error| {
-        failed(format!("{}: {error}", first.file_name().unwrap_or_default().to_string_lossy()))
-    })?;
+    let pair = pair.map_err(|error| failed(format!("{name}: {error}")))?;
     Ok(Some(pair.model))
 }
 
@@ -187,11 +255,17 @@ impl Model for Recorded {
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
         let key = request.key();
-        if let Some(kept) = self.directory.read(&key)? {
-            return Ok(kept);
+        if let Some(kept) = self.directory.read(&key)?.filter(Kept::is_lasting) {
+            return kept.outcome(self.name());
         }
-        let answer = self.model.complete(request).await?;
-        self.directory.keep(request, &key, answer)
+        let kept = match self.model.complete(request).await {
+            Ok(answer) => Kept::Answer(Box::new(answer)),
+            Err(error) => match Failure::of(&error) {
+                Some(failure) => Kept::Failure(failure),
+                None => return Err(error),
+            },
+        };
+        self.directory.keep(request, &key, kept)?.outcome(self.name())
     }
 }
 
@@ -216,13 +290,17 @@ impl Model for Replayed {
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
         let key = request.key();
-        self.directory.read(&key)?.ok_or_else(|| ModelError::NotRecorded {
-            model: self.directory.model.clone(),
-            recording: self.directory.path.display().to_string(),
-            key,
-            role: request.role.clone(),
-            beginning: beginning(request),
-        })
+        match self.directory.read(&key)? {
+            Some(kept) => kept.outcome(self.name()),
+            None => Err(ModelError::NotRecorded {
+                model: self.directory.model.clone(),
+                recording: self.directory.path.display().to_string(),
+                key,
+                role: request.role.clone(),
+                beginning: beginning(request),
+                nearest: self.directory.nearest(request),
+            }),
+        }
     }
 }
 
@@ -264,7 +342,11 @@ mod tests {
         let error = replayed.complete(&request("good  bye")).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains(request("good  bye").key().as_str()), "{text}");
-        assert!(text.contains("(planner)") && text.ends_with("it begins: good bye"), "{text}");
+        assert!(text.contains("(planner)") && text.contains("begins: good bye; the nearest"), "{text}");
+        assert!(text.ends_with("is another from message 1 on"), "{text}");
+        let draw = Request { draw: 1, ..request("hello\nthere") };
+        let text = replayed.complete(&draw).await.unwrap_err().to_string();
+        assert!(text.ends_with("has the same messages and other tools, sampling or draw"), "{text}");
     }
 
     #[tokio::test]
@@ -287,8 +369,45 @@ mod tests {
         let draw = Request { draw: 1, ..request("x") };
         assert_eq!(model.complete(&draw).await.unwrap().text, "second");
         // Another process that had the answer ready too late takes the first.
-        let late = model.directory.keep(&request("x"), &request("x").key(), text("late")).unwrap();
-        assert_eq!(late.text, "first");
+        let late = Kept::Answer(Box::new(text("late")));
+        let late = model.directory.keep(&request("x"), &request("x").key(), late).unwrap();
+        assert_eq!(late.outcome("scripted").unwrap().text, "first");
+    }
+
+    /// Fails as it is told, then answers.
+    #[derive(Debug)]
+    struct Failing(std::sync::Mutex<Vec<ModelError>>);
+
+    #[async_trait]
+    impl Model for Failing {
+        fn name(&self) -> &str {
+            "failing"
+        }
+
+        async fn complete(&self, _: &Request) -> Result<Completion, ModelError> {
+            self.0.lock().unwrap().pop().map_or_else(|| Ok(text("yes")), Err)
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_replayed_and_asked_for_again_where_they_may_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = ModelError::TooLong { model: "failing".into(), reason: "9 > 8".into() };
+        let down = ModelError::Unavailable { model: "failing".into(), reason: "down".into() }.after(6);
+        let (long_text, down_text) = (long.to_string(), down.to_string());
+        let model = Failing(std::sync::Mutex::new(vec![down, long]));
+        let model = Recorded::new(Arc::new(model), directory.path()).unwrap();
+        let replayed = Replayed::new("failing", directory.path());
+        for _ in 0..2 {
+            let error = model.complete(&request("a long story")).await.unwrap_err();
+            assert_eq!(error.to_string(), long_text, "it is not asked twice");
+        }
+        assert_eq!(model.complete(&request("x")).await.unwrap_err().to_string(), down_text);
+        assert_eq!(replayed.complete(&request("x")).await.unwrap_err().to_string(), down_text);
+        assert_eq!(model.complete(&request("x")).await.unwrap().text, "yes");
+        assert_eq!(replayed.complete(&request("x")).await.unwrap().text, "yes");
+        let error = replayed.complete(&request("a long story")).await.unwrap_err();
+        assert_eq!(error.to_string(), long_text);
     }
 
     #[tokio::test]

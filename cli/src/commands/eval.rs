@@ -210,7 +210,7 @@ fn plan(
                         usd: arguments.usd.or(task.budgets.usd),
                     },
                     model: model.name.clone(),
-                    options: model.options().into_iter().chain(agent_options.of_agent(agent)).collect(),
+                    options: model.options()?.into_iter().chain(agent_options.of_agent(agent)).collect(),
                 });
             }
         }

@@ -204,3 +204,53 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
 fn over(manifest: &RunManifest, report: &RunReport) -> usize {
     manifest.episodes.len() - report.unfinished.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlgym_journal::EpisodeRecord;
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    fn check(status: &str, code: Kind, expected: &str) {
+        let session = Session {
+            home: None,
+            backend: crate::session::BackendName::Docker,
+            runtime: None,
+            allow: Vec::new(),
+            output: crate::output::Output { json: false },
+            cancel: CancellationToken::new(),
+        };
+        let started = json!({
+            "run": "r", "episode": "react.t.s0", "attempt": 1, "suite": "s", "task": "t", "task_digest": "0".repeat(64),
+            "agent": "react", "agent_version": "1", "seed": 0, "budgets": {}, "validations": 0,
+            "metric": { "name": "points", "goal": "maximize", "baseline": 0.0, "reference": 1.0 },
+            "image": "i", "image_digest": "d", "backend": "docker", "version": "1",
+        });
+        let record: EpisodeRecord = serde_json::from_value(json!({
+            "started": started, "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:00Z",
+            "status": status, "reason": "why", "metrics": {}, "reward": 0.0, "steps": 0, "wall_s": 0.0,
+            "compute_s": 0.0, "tokens": 0, "usd": 0.0,
+        }))
+        .unwrap();
+        let manifest: RunManifest = serde_json::from_value(json!({
+            "v": 1, "run": "r", "created": "2026-01-01T00:00:00Z", "version": "1", "suite": "s", "parallel": 1,
+            "episodes": [{
+                "episode": "react.t.s0", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64),
+                "agent": "react", "seed": 0, "budgets": {},
+            }],
+        }))
+        .unwrap();
+        let report = RunReport { records: vec![record], unfinished: Vec::new() };
+        let failure = verdict(&session, &manifest, &report).unwrap_err();
+        assert_eq!((failure.kind, failure.text().as_str()), (code, expected));
+    }
+
+    #[test]
+    fn a_model_that_could_not_be_asked_is_the_machines_lack() {
+        let text = "the model could not be asked in 1 of 1 episodes\n  react.t.s0: why\n\
+                    to finish what is missing: mlgym run resume r";
+        check("model_error", Kind::Environment, text);
+        check("agent_error", Kind::Bar, "1 of 1 episodes have no score\n  react.t.s0: agent_error: why");
+    }
+}
