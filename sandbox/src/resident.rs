@@ -402,11 +402,12 @@ impl Sandbox for ResidentSandbox {
         let _turn = self.guard.turn.clone().lock_owned().await;
         if self.jobs.mark_interrupted(job) {
             let others = self.jobs.others(job);
-            // Where nothing can be killed any more, all is.
+            // Where nothing can be killed any more, all is; an engine may be slow to say that it ended.
             if !self.kill(others).await {
                 self.restart().await?;
                 self.start_shell().await?;
                 self.tell(Mishap::ShellRestarted);
+                return Ok(self.jobs.wait(job, STATE_TIME).await);
             }
         }
         Ok(self.jobs.wait(job, KILL_GRACE).await)

@@ -151,7 +151,7 @@ async fn jobs_run_beside_the_shell(lab: &Lab) {
 
 /// Waits for a job that ends.
 async fn ended(sandbox: &mut dyn Sandbox, job: &str) -> CommandOutput {
-    match sandbox.wait(job, Duration::from_secs(60)).await.unwrap() {
+    match sandbox.wait(job, Duration::from_secs(150)).await.unwrap() {
         JobReport::Ended(output) => output,
         other => panic!("{job} did not end: {other:?}"),
     }
