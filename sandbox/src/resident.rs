@@ -185,6 +185,7 @@ impl ResidentSandbox {
             self.tell(Mishap::JobsKilled);
         }
         self.container.restart().await?;
+        self.jobs.give_up(KILL_GRACE).await;
         self.forwarder = None;
         self.mend_forwarder().await;
         Ok(())
@@ -402,12 +403,11 @@ impl Sandbox for ResidentSandbox {
         let _turn = self.guard.turn.clone().lock_owned().await;
         if self.jobs.mark_interrupted(job) {
             let others = self.jobs.others(job);
-            // Where nothing can be killed any more, all is; an engine may be slow to say that it ended.
+            // Where nothing can be killed any more, all is.
             if !self.kill(others).await {
                 self.restart().await?;
                 self.start_shell().await?;
                 self.tell(Mishap::ShellRestarted);
-                return Ok(self.jobs.wait(job, STATE_TIME).await);
             }
         }
         Ok(self.jobs.wait(job, KILL_GRACE).await)
