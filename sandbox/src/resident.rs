@@ -185,6 +185,7 @@ impl ResidentSandbox {
             self.tell(Mishap::JobsKilled);
         }
         self.container.restart().await?;
+        self.jobs.give_up(KILL_GRACE).await;
         self.forwarder = None;
         self.mend_forwarder().await;
         Ok(())

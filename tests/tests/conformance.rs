@@ -31,7 +31,6 @@ macro_rules! conformance {
                 a_full_disk_ends_what_nobody_waits_for,
                 only_regular_files_come_out,
                 what_holds_too_much_is_refused,
-                a_program_that_stops_all_others_stops_no_copy,
                 what_is_dropped_is_swept_and_what_is_destroyed_is_gone,
                 a_snapshot_is_a_second_sandbox_where_the_first_one_stood,
                 a_grader_has_its_four_capabilities_and_a_closed_root,
@@ -151,7 +150,7 @@ async fn jobs_run_beside_the_shell(lab: &Lab) {
 
 /// Waits for a job that ends.
 async fn ended(sandbox: &mut dyn Sandbox, job: &str) -> CommandOutput {
-    match sandbox.wait(job, Duration::from_secs(60)).await.unwrap() {
+    match sandbox.wait(job, Duration::from_secs(150)).await.unwrap() {
         JobReport::Ended(output) => output,
         other => panic!("{job} did not end: {other:?}"),
     }
@@ -370,7 +369,16 @@ async fn what_holds_too_much_is_refused(lab: &Lab) {
     sandbox.destroy().await.unwrap();
 }
 
-async fn a_program_that_stops_all_others_stops_no_copy(lab: &Lab) {
+/// On the backends where the host does the copying or stands still around it; Podman takes minutes to restart a container
+/// whose programs are stopped.
+#[tokio::test]
+async fn a_program_that_stops_all_others_stops_no_copy() {
+    for place in [Place::Bwrap, Place::Docker] {
+        stops_no_copy(&Lab::on(place).await).await;
+    }
+}
+
+async fn stops_no_copy(lab: &Lab) {
     let mut sandbox = lab.sandbox().await;
     let s = sandbox.as_mut();
     let stopper = "cat > /tmp/stop.py <<'PY'\nimport os, signal, sys\nopen('/tmp/begun', 'w')\nwhile True:\n    for p in os.listdir('/proc'):\n        \

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use crate::backend::SandboxError;
 use crate::docker::disk::DiskWatch;
 use crate::docker::exec::attach;
-use crate::docker::{DockerBackend, archive, engine, isolation};
+use crate::docker::{DockerBackend, EngineKind, archive, engine, isolation};
 use crate::resident::container::{Attached, Container, Program, Spared};
 use crate::spec::{SandboxId, SandboxSpec, SnapshotId};
 use crate::transfer::{FileSource, Pace, TransferCaps, Transferred};
@@ -47,7 +47,7 @@ impl DockerContainer {
             user,
             workdir: spec.workdir.clone(),
             limit: spec.limits.storage_bytes,
-            is_blind: backend.options.runtime.is_some(),
+            is_blind: backend.options.runtime.is_some() || backend.options.kind == EngineKind::Podman,
         });
         Ok(Self {
             docker: docker.clone(),

@@ -19,7 +19,8 @@ use crate::spec::{BYTES_A_FILE, SandboxId};
 /// How often the quick count is made while something runs.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The same under a runtime of its own, whose engine cannot tell whether something runs.
+/// The same where the engine cannot tell whether something runs: under a runtime of its own, and on Podman, which lets
+/// nobody use a container while it counts.
 const BLIND_PAUSE: Duration = Duration::from_secs(4);
 
 /// How long an engine may take to count processes; some tell only once a second.
@@ -39,7 +40,7 @@ pub(crate) struct DiskWatch {
     pub(crate) user: &'static str,
     pub(crate) workdir: String,
     pub(crate) limit: u64,
-    /// Whether a runtime counts the processes that the engine would have to.
+    /// Whether the engine cannot be asked how many processes run.
     pub(crate) is_blind: bool,
 }
 

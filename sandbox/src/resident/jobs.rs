@@ -63,7 +63,8 @@ impl Jobs {
 
     /// The marks of the jobs that run.
     pub(crate) fn living(&self) -> Vec<Mark> {
-        let runs = |job: &&Job| job.ended.borrow().is_none();
+        // Where nobody follows it any more, it was given up.
+        let runs = |job: &&Job| job.ended.borrow().is_none() && job.ended.has_changed().is_ok();
         self.jobs.values().filter(runs).map(|job| job.mark.clone()).collect()
     }
 
@@ -71,6 +72,14 @@ impl Jobs {
     pub(crate) fn others(&self, name: &str) -> Vec<Mark> {
         let is_other = |mark: &Mark| format!("job{}", mark.limit() - Mark::SHELL) != name;
         self.living().into_iter().filter(is_other).collect()
+    }
+
+    /// Takes all jobs for ended, once everything was killed; an engine may be slow to say so, or never do.
+    pub(crate) async fn give_up(&mut self, patience: Duration) {
+        let ends = async { while self.pumps.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, ends).await.is_err() {
+            self.pumps.shutdown().await;
+        }
     }
 
     /// Lets go what all but the newest of the jobs that ended have printed.
@@ -92,6 +101,7 @@ impl Jobs {
         script: &str,
     ) -> Result<String, SandboxError> {
         self.forget();
+        while self.pumps.try_join_next().is_some() {}
         let number = self.jobs.last_key_value().map_or(1, |(last, _)| last + 1);
         let mark = Mark::new(number, unguessable());
         let full = (self.full.clone(), *self.full.borrow());
