@@ -206,7 +206,7 @@ mod tests {
         let load = |name: &String| Suite::load(name, cache.path()).unwrap();
         let suites: Vec<_> = Suite::builtin_names().iter().map(load).collect();
         let sizes: Vec<_> = suites.iter().map(|suite| (suite.name.as_str(), suite.tasks.len())).collect();
-        assert_eq!(sizes, [("kinds", 3), ("starter", 6), ("tables", 16)]);
+        assert_eq!(sizes, [("kinds", 5), ("starter", 6), ("tables", 16)]);
         for task in suites.iter().flat_map(|suite| &suite.tasks) {
             assert!(task.metric.is_ordered(), "{}", task.name);
             assert!(

@@ -71,7 +71,10 @@ impl Agent for Driven {
     }
 }
 
-/// Runs the agent on every task of the suite and returns what it came to, by the task's short name.
+/// The tasks of the kinds that no other test trains on, with the normalised score that the first candidates must reach.
+const TASKS: [(&str, f64); 3] = [("paper-topics", 0.6), ("star-groups", 0.6), ("ticket-routing", 0.7)];
+
+/// Runs the agent on these tasks and returns what it came to, by the task's short name.
 async fn run(lab: &Lab, agreement: &Agreement) -> BTreeMap<String, EpisodeRecord> {
     let engine = mlgym_sandbox::docker::DockerBackend::connect(Default::default()).await.unwrap();
     let images = ImageBuilder::new(&engine, Arc::new(|_| {}), CancellationToken::new());
@@ -79,7 +82,9 @@ async fn run(lab: &Lab, agreement: &Agreement) -> BTreeMap<String, EpisodeRecord
     let stage = Stage::new(images, &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
     let mut ready: HashMap<TaskName, Arc<ReadyTask>> = HashMap::new();
     let mut manifest = None;
-    for task in Suite::load("kinds", &lab.home.cache()).unwrap().tasks {
+    let suite = Suite::load("kinds", &lab.home.cache()).unwrap();
+    for (name, _) in TASKS {
+        let task = suite.task(name).unwrap().clone();
         let manifest = manifest.get_or_insert_with(|| {
             let mut empty = lab.plan(&task);
             empty.episodes.clear();
@@ -117,7 +122,7 @@ async fn every_kind_goes_from_data_to_a_model_that_answers_elsewhere_and_beats_t
     let agreement = Agreement::default();
     let records = run(&lab, &agreement).await;
     let agreement = agreement.lock().unwrap();
-    for (task, least) in [("paper-topics", 0.6), ("star-groups", 0.6), ("ticket-routing", 0.7)] {
+    for (task, least) in TASKS {
         let record = &records[task];
         let score = record.normalised.unwrap_or_else(|| panic!("{task}: {record:?}"));
         assert!(score > least, "{task}: {score}");

@@ -75,6 +75,7 @@ class Space:
         from sklearn.decomposition import PCA
         from sklearn.preprocessing import PowerTransformer
 
+        x = x.replace([np.inf, -np.inf], np.nan)
         numbers, self.few, _ = columns_of(x)
         # A column with one value, or with none at all, says nothing; words that hardly ever repeat do not either.
         self.numbers = [name for name in numbers if x[name].nunique() > 1]
@@ -95,7 +96,7 @@ class Space:
         return self
 
     def _raw(self, x):
-        table = x[self.numbers].fillna(self.middle).astype(float)
+        table = x[self.numbers].replace([np.inf, -np.inf], np.nan).fillna(self.middle).astype(float)
         columns = [table[[name for name in self.numbers if name not in self.skewed]].to_numpy()]
         if self.skewed:
             columns.append(self.power.transform(table[self.skewed].to_numpy()))
@@ -189,12 +190,12 @@ class Groups:
         for count in self.counts:
             if count < len(some) / 3:
                 worth(count)
-        best = max(found, key=found.get)
-        if self.counts is COUNTS:
+        if self.counts is COUNTS and found:
+            best = max(found, key=found.get)
             for count in (best - 1, best + 1):
                 if count >= 2:
                     worth(count)
-        if not np.isfinite(max(found.values())):
+        if not np.isfinite(max(found.values(), default=-np.inf)):
             raise ValueError("no number of groups gives groups of two rows and more")
         self.count = max(found, key=found.get)
         self.fitted = copy.deepcopy(self.algorithm).fit(points, self.count)

@@ -168,3 +168,67 @@ class SeasonalMean:
     def predict(self, x):
         table = self.calendar.table(x)
         return (table["profile"] * table["level"]).to_numpy()
+
+
+class Rhythms:
+    """A linear model for each series, by default of the logarithm where nothing is below 0: the slots of the day and the
+    week, waves of the year where more than a year is known, a trend that bends, and what is known ahead.
+
+    Of a flag that is known ahead, as of a holiday, the steps before and after count too.
+    """
+
+    def __init__(self, model, waves=2, bends=8, relative=True):
+        self.model, self.waves, self.bends, self.relative = model, waves, bends, relative
+
+    def fit(self, x, y):
+        self.start, self.end = x[TIME].min(), x[TIME].max()
+        moments = np.sort(x[TIME].unique())
+        self.step = pd.Timedelta(np.diff(moments[:50]).min())
+        self.span = max(1.0, (self.end - self.start) / pd.Timedelta(days=1))
+        numbers = [name for name in x.columns if name not in (SERIES, TIME) and pd.api.types.is_numeric_dtype(x[name])]
+        self.flags = [name for name in numbers if x[name].nunique() <= 3]
+        self.numbers = [name for name in numbers if name not in self.flags and x[name].nunique() > 1]
+        self.middle = x[self.numbers].median()
+        # What is always above 0, as a price, is told by its ratios.
+        self.ratios = [name for name in self.numbers if x[name].min() > 0]
+        self.hours = sorted(x[TIME].dt.hour.unique().tolist())
+        self.logs = self.relative and float(np.min(y)) >= 0
+        target = np.log1p(y) if self.logs else np.asarray(y, float)
+        self.models, self.lowest = {}, float(np.min(y))
+        for name, rows in x.groupby(x[SERIES].to_numpy(), sort=True).indices.items():
+            self.models[name] = copy.deepcopy(self.model).fit(self._design(x.iloc[rows]), target[rows])
+        return self
+
+    def _design(self, x):
+        when = x[TIME]
+        days = ((when - self.start) / pd.Timedelta(days=1)).to_numpy(float)
+        columns = [np.eye(7)[when.dt.day_of_week]]
+        if len(self.hours) > 1:
+            free = (when.dt.day_of_week >= 5).to_numpy(int)
+            hour = np.searchsorted(self.hours, when.dt.hour).clip(0, len(self.hours) - 1)
+            columns.append(np.eye(2 * len(self.hours))[hour + free * len(self.hours)])
+        if self.span > 400:
+            turn = 2 * np.pi * days / 365.25
+            columns += [wave(order * turn)[:, None] for order in range(1, int(self.waves) + 1) for wave in (np.sin, np.cos)]
+        knots = np.linspace(0, self.span, int(self.bends) + 1)[:-1]
+        columns += [np.maximum(days - knot, 0)[:, None] / self.span for knot in knots]
+        for name in self.numbers:
+            value = x[name].fillna(self.middle[name]).to_numpy(float)
+            ratio = name in self.ratios
+            columns.append((np.log(np.maximum(value, 1e-9)) if ratio else value / (abs(self.middle[name]) + 1e-9))[:, None])
+        order = np.argsort(when.to_numpy(), kind="stable")
+        for name in self.flags:
+            flag = x[name].fillna(0).to_numpy(float)[order]
+            for shifted in (flag, np.append(flag[1:], 0.0), np.append(0.0, flag[:-1])):
+                back = np.empty(len(flag))
+                back[order] = shifted
+                columns.append(back[:, None])
+        return np.hstack(columns)
+
+    def predict(self, x):
+        predicted = np.zeros(len(x))
+        for name, rows in x.groupby(x[SERIES].to_numpy(), sort=True).indices.items():
+            if name not in self.models:
+                raise ValueError(f"the series {name} is not one that the model was fitted on")
+            predicted[rows] = self.models[name].predict(self._design(x.iloc[rows]))
+        return np.maximum(np.expm1(predicted), 0.0) if self.logs else predicted

@@ -33,7 +33,7 @@ class Data(Kind):
         wanted = table[self.spec["id"]]
         positions = self.ids.get_indexer(wanted)
         if (positions < 0).any():
-            raise ValueError(f"the node {wanted.iloc[np.argmin(positions)]!r} is not in the graph that the model was fitted on")
+            raise ValueError(f"the node {wanted.iloc[np.argmin(positions)]} is not in the graph that the model was fitted on")
         return Nodes(self.graph, positions)
 
     def _load(self, directory, table):
@@ -50,11 +50,11 @@ class Data(Kind):
             tests = pd.read_csv(directory / self.spec["test"])[self.spec["id"]]
             self.ids = pd.Index(pd.unique(pd.concat([table[self.spec["id"]], tests, source, target])))
         if not self.ids.is_unique:
-            raise ValueError(f"the node {self.ids[self.ids.duplicated()][0]!r} is listed more than once")
+            raise ValueError(f"the node {self.ids[self.ids.duplicated()][0]} is listed more than once")
         ends = self.ids.get_indexer(source), self.ids.get_indexer(target)
         for side, column in zip(ends, (source, target)):
             if (side < 0).any():
-                raise ValueError(f"an edge has the end {column.iloc[np.argmin(side)]!r}, which is no node")
+                raise ValueError(f"an edge has the end {column.iloc[np.argmin(side)]}, which is no node")
         self.graph = Graph(features, *ends, weight, len(self.ids))
 
     def facts(self, problem):

@@ -104,6 +104,8 @@ class Texts(BaseEstimator, TransformerMixin):
         if self.spelling:
             self.spelling_ = Spelling().fit(tokens)
             tokens = self._corrected(tokens)
+        if not any(tokens):
+            raise ValueError(f"there is not one word in {', '.join(name.removeprefix(MARK) for name in self.columns_)}")
         # What only one row has teaches nothing about another, unless there are very few rows.
         least = 2 if len(x) > 200 else 1
         maker, more = (CountVectorizer, {}) if self.counts else (TfidfVectorizer, {"sublinear_tf": True})
