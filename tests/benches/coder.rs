@@ -16,7 +16,7 @@ use mlgym_tests::Lab;
 use tokio_util::sync::CancellationToken;
 
 /// Combinations of one search.
-const COMBINATIONS: u64 = 20_000;
+const COMBINATIONS: u64 = 10_000;
 
 const NAMES: [&str; 4] = ["report", "parse", "smooth", "scale"];
 
@@ -66,7 +66,10 @@ fn choosing(name: &str, number: usize) -> String {
     }
 }
 
-async fn codes(evaluator: &mut Evaluator<'_>, source: &dyn Fn(&str, usize) -> String) -> Vec<Vec<Code>> {
+/// Writes a function's candidate of a number.
+type Writer<'a> = &'a dyn Fn(&str, usize) -> String;
+
+async fn codes(evaluator: &mut Evaluator<'_>, source: Writer<'_>) -> Vec<Vec<Code>> {
     let mut codes = Vec::new();
     for name in NAMES {
         let texts: Vec<String> = (0..64).map(|number| source(name, number)).collect();
@@ -130,7 +133,7 @@ fn throughput(criterion: &mut Criterion) {
     let parts = [("report('0')", "-1"), ("report('1')", "-1"), ("report('2')", "-1")];
     let remembered = |name: &str, number| source(name, number, "");
     let impure = |name: &str, number| source(name, number, "import os\n    ");
-    let spaces: [(&str, &dyn Fn(&str, usize) -> String, _); 3] = [
+    let spaces: [(&str, Writer<'_>, _); 3] = [
         ("nothing to skip, pure calls remembered", &remembered, whole),
         ("nothing to skip, nothing remembered", &impure, whole),
         ("a choice between parts", &choosing, parts),
@@ -155,7 +158,6 @@ fn throughput(criterion: &mut Criterion) {
         }
     }
     group.finish();
-    drop(evaluator);
     runtime.block_on(workshop.close()).unwrap();
 }
 
