@@ -7,10 +7,13 @@
 //! Nothing here knows of tasks or of what the program is for.
 
 mod answer;
+mod backtrack;
 mod candidates;
 mod decide;
 mod desk;
+mod divide;
 mod evaluator;
+mod generated;
 pub mod graph;
 pub mod outline;
 mod prompts;

@@ -503,3 +503,54 @@ async fn the_sandbox_and_the_host_agree_on_what_is_equal() {
         assert_eq!(((one, other), here), ((expected, expected), (expected, expected)), "{a} and {b}");
     }
 }
+
+#[tokio::test]
+async fn what_is_remembered_of_pure_calls_changes_nothing() {
+    // The helper works in place for some callers, and is asked the same again and again.
+    let text = "\
+smallest(values: list, count: int) -> list: the smallest values, in order
+[3, 1, 2], 2 -> [1, 2]
+[3, 1, 2], 3 -> [1, 2, 3]
+assert smallest([2, 1], 1) == [1] and smallest([2, 1], 1) == [1]
+    ordered(values: list) -> list: the values in order, smallest first
+    [2, 1] -> [1, 2]
+    [] -> []
+";
+    let helpers = bodies(
+        "ordered(values)",
+        &[
+            "values.sort()\n    return values",
+            "return sorted(values)",
+            "return sorted(values)[::-1]",
+            "global seen\n    seen = globals().get('seen', 0) + 1\n    return sorted(values) if seen < 3 else []",
+        ],
+    );
+    let callers = bodies(
+        "smallest(values, count)",
+        &[
+            "ordered(values)\n    return values[:count]",
+            "found = ordered(list(values))\n    del found[count:]\n    return found",
+            "return [ordered(values)[i] for i in range(count)]",
+            "return ordered(values)[:count - 1]",
+            "first = ordered(list(values))\n    first.clear()\n    return ordered(list(values))[:count]",
+        ],
+    );
+    let model = planted(Planted::default(), "ordered", &helpers);
+    let model = planted(model, "smallest", &callers);
+    let options =
+        Options { divide: false, limits: Limits { workers: Some(1), ..Limits::default() }, ..options(5) };
+    let written = solved(outline::parse(text).unwrap(), &model, options).await.unwrap();
+    let [helper, caller] = written.trace.components.as_slice() else {
+        panic!("{:?}", written.trace.components)
+    };
+    assert!(written.program.contains("sorted(values)") || written.program.contains("values.sort()"));
+    let search = &caller.searches[0];
+    let found: std::collections::BTreeSet<usize> =
+        search.report.found.iter().map(|choices| choices[0]).collect();
+    // The caller that counts on work in place is right only with the helper that works in place.
+    let in_place =
+        helper.chosen.map(|chosen| helper.decision.as_ref().unwrap().programs[chosen].choices[0]) == Some(0);
+    let expected = if in_place { vec![0, 1, 2, 4] } else { vec![1, 2, 4] };
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+    assert!(in_place || search.spent.recalled >= 4, "{search:?}");
+}

@@ -2,6 +2,9 @@
 
 use crate::models::{Completion, Finish};
 
+/// The longest block that is used, in bytes: a function is not that long.
+const LONGEST: usize = 32 << 10;
+
 /// Returns the Python of an answer, or what is wrong with it, in words that the model can act on. `wanted` begins a line of
 /// what was asked for, as in `def area(`.
 pub(crate) fn python(completion: &Completion, wanted: &str) -> Result<String, String> {
@@ -20,17 +23,17 @@ pub(crate) fn python(completion: &Completion, wanted: &str) -> Result<String, St
     }
     let holds = |block: &&String| block.lines().any(|line| line.trim_start().starts_with(wanted));
     if let Some(block) = blocks.iter().find(holds).or_else(|| blocks.iter().max_by_key(|block| block.len())) {
-        return if block.trim().is_empty() {
-            Err("its block is empty".to_owned())
-        } else {
-            Ok(block.clone())
+        return match block.trim().len() {
+            0 => Err("its block is empty".to_owned()),
+            long if long > LONGEST => Err(format!("its block has {long} bytes, and {LONGEST} are allowed")),
+            _ => Ok(block.clone()),
         };
     }
     // A model that forgets the fence has still answered, where there is nothing but code.
     let is_code = text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| {
         ["def ", "import ", "from ", "@", wanted].iter().any(|start| line.starts_with(start))
     });
-    if is_code && holds(&&text) {
+    if is_code && holds(&&text) && text.len() <= LONGEST {
         return Ok(text);
     }
     Err("it holds no fenced Python block".to_owned())
@@ -106,6 +109,8 @@ mod tests {
         check("I'm sorry, but I can't help with that.", Err("it holds no fenced Python block"));
         check("To write f, call\ndef f(x) and return x.", Err("it holds no fenced Python block"));
         check("```python\n```", Err("its block is empty"));
+        let huge = format!("```python\ndef f(x): 1{}\n```", "#".repeat(40_000));
+        check(&huge, Err("its block has 40011 bytes, and 32768 are allowed"));
         let cut = Completion { finish: Finish::Length, ..scripted::text("```python\ndef f(x):\n    ret") };
         assert!(python(&cut, "def f(").unwrap_err().starts_with("it was cut off"));
         let whole =

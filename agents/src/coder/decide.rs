@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::coder::candidates::{self, Terms};
 use crate::coder::desk::Ask;
-use crate::coder::graph::{Check, Function, words};
+use crate::coder::graph::{Function, words};
 use crate::coder::prompts::{self, Around};
-use crate::coder::protocol::{Choice, Code, Probe, ProbeKind, Search, SearchReport, Searched};
+use crate::coder::protocol::{Choice, Code, Probe, Search, SearchReport, Searched};
 use crate::coder::select::{Decision, Program};
 use crate::coder::solve::{Reason, Solver};
 use crate::coder::trace::{CallTrace, ComponentTrace, SearchTrace, votes};
@@ -14,9 +14,6 @@ use crate::coder::value::Outcome;
 
 /// Combinations of several functions that are chosen among, where many hold all constraints.
 const FOUND: usize = 16;
-
-/// Other choices of a component that are tried when one that calls it fails.
-const ALTERNATIVES: usize = 3;
 
 /// What went wrong, as many as the model is told.
 const TOLD: usize = 3;
@@ -83,7 +80,7 @@ impl Solver<'_> {
         functions.into_iter().map(|index| self.graph.functions()[index].name.clone()).collect()
     }
 
-    fn constraints(&self, functions: &[String]) -> Vec<Probe> {
+    pub(crate) fn constraints(&self, functions: &[String]) -> Vec<Probe> {
         let of = |function: &Function| -> Vec<Probe> {
             let unordered = function.is_unordered();
             function.constraints.iter().map(|constraint| Probe::of(constraint, unordered)).collect()
@@ -144,7 +141,7 @@ impl Solver<'_> {
     }
 
     /// The functions that are decided already and that these need, callees included.
-    fn ground(&self, functions: &[String]) -> Vec<String> {
+    pub(crate) fn ground(&self, functions: &[String]) -> Vec<String> {
         let mut left: Vec<String> = functions.to_vec();
         let mut found: BTreeSet<String> = BTreeSet::new();
         while let Some(name) = left.pop() {
@@ -175,7 +172,7 @@ impl Solver<'_> {
         free.chain(fixed).collect()
     }
 
-    async fn search(
+    pub(crate) async fn search(
         &mut self,
         functions: &[String],
         constraints: &[Probe],
@@ -200,7 +197,7 @@ impl Solver<'_> {
         Ok(searched)
     }
 
-    async fn put(
+    pub(crate) async fn put(
         &mut self,
         functions: &[String],
         programs: &[Program],
@@ -257,7 +254,11 @@ impl Solver<'_> {
         Program { votes: votes(&self.pools.by_function, functions, &choices), choices }
     }
 
-    async fn decide_found(&mut self, record: ComponentTrace, found: Vec<Vec<usize>>) -> Result<(), Reason> {
+    pub(crate) async fn decide_found(
+        &mut self,
+        record: ComponentTrace,
+        found: Vec<Vec<usize>>,
+    ) -> Result<(), Reason> {
         let programs = found.into_iter().map(|choices| self.program(&record.functions, choices)).collect();
         self.decide(record, programs).await
     }
@@ -304,7 +305,7 @@ impl Solver<'_> {
         Ok(())
     }
 
-    fn take(&mut self, functions: &[String], program: Option<Program>) {
+    pub(crate) fn take(&mut self, functions: &[String], program: Option<Program>) {
         for (name, choice) in functions.iter().zip(program.map(|program| program.choices).unwrap_or_default())
         {
             self.settled.insert(name.clone(), choice);
@@ -318,131 +319,6 @@ impl Solver<'_> {
         let is_entry = |name: &&String| called.contains(name) || self.graph.roots.contains(name);
         let entries: Vec<String> = functions.iter().filter(is_entry).cloned().collect();
         if entries.is_empty() { functions.to_vec() } else { entries }
-    }
-
-    /// Returns calls to compare candidates on: the arguments of examples, and what the model thinks of.
-    async fn inputs_of(&mut self, name: &str) -> Result<Vec<Probe>, Reason> {
-        if let Some(known) = self.inputs.get(name) {
-            return Ok(known.clone());
-        }
-        let Some(function) = self.graph.get(name).cloned() else { return Ok(Vec::new()) };
-        let unordered = function.is_unordered();
-        let ask = Ask {
-            role: "inputs",
-            function: name.to_owned(),
-            prompt: prompts::inputs(&function, self.bare(), self.options.inputs),
-            temperature: 0.2,
-            wanted: format!("{name}("),
-        };
-        let probe = |line: &str| Probe::call(line, unordered);
-        let mut inputs =
-            candidates::draw_lines(&mut self.desk, &mut self.evaluator, &ask, self.options.inputs, probe)
-                .await?;
-        for constraint in &function.constraints {
-            if let Check::Example { setup, source, .. } = &constraint.check
-                && setup.is_empty()
-                && source.starts_with(&ask.wanted)
-                && !inputs.iter().any(|input| input.source == *source)
-            {
-                inputs.push(Probe::call(source.clone(), unordered));
-            }
-        }
-        self.inputs.insert(name.to_owned(), inputs.clone());
-        Ok(inputs)
-    }
-
-    async fn tests_of(&mut self, name: &str) -> Result<Vec<Probe>, Reason> {
-        let Some(function) = self.graph.get(name).cloned() else { return Ok(Vec::new()) };
-        let ask = Ask {
-            role: "tests",
-            function: name.to_owned(),
-            prompt: prompts::tests(&function, self.bare(), self.options.tests),
-            temperature: 0.2,
-            wanted: "assert ".to_owned(),
-        };
-        let probe = |line: &str| Probe {
-            kind: ProbeKind::Assertion,
-            setup: String::new(),
-            source: line.to_owned(),
-            expected: None,
-            unordered: false,
-        };
-        candidates::draw_lines(&mut self.desk, &mut self.evaluator, &ask, self.options.tests, probe).await
-    }
-
-    fn bare(&self) -> Around<'_> {
-        Around { prelude: &self.graph.prelude, ..Around::default() }
-    }
-
-    /// Tries whether another choice of a component that this one needs lets it hold its constraints, and takes it where
-    /// what was decided with the first choice still holds, too.
-    async fn go_back(
-        &mut self,
-        functions: &[String],
-        constraints: &[Probe],
-        record: &mut ComponentTrace,
-    ) -> Result<bool, Reason> {
-        let ground = self.ground(functions);
-        let needed = |other: &ComponentTrace| {
-            other.decision.is_some() && other.functions.iter().any(|name| ground.contains(name))
-        };
-        let mut seen: BTreeSet<Vec<String>> = BTreeSet::new();
-        let candidates: Vec<ComponentTrace> =
-            self.records.iter().rev().filter(|other| needed(other)).cloned().collect();
-        for other in candidates {
-            // Only what was decided last counts.
-            if !seen.insert(other.functions.clone()) {
-                continue;
-            }
-            let Some(decision) = &other.decision else { continue };
-            let alternatives = decision.ranking.iter().filter(|index| Some(**index) != other.chosen);
-            for alternative in alternatives.take(ALTERNATIVES) {
-                let before = self.settled.clone();
-                self.take(&other.functions, decision.programs.get(*alternative).cloned());
-                let still = self.still_holds(&other.functions, functions).await?;
-                let searched =
-                    if still { Some(self.search(functions, constraints, None).await?) } else { None };
-                match searched {
-                    Some(Searched { report, spent }) if !report.found.is_empty() => {
-                        let note =
-                            format!("{} cannot be written with the first choice", functions.join(", "));
-                        let again =
-                            ComponentTrace { chosen: Some(*alternative), note: Some(note), ..other.clone() };
-                        self.records.push(again);
-                        let sizes = functions.iter().map(|name| self.pools.of(name).len()).collect();
-                        let found = report.found.clone();
-                        let mut record = record.clone();
-                        record.searches.push(SearchTrace { candidates: sizes, report, spent });
-                        return self.decide_found(record, found).await.map(|()| true);
-                    }
-                    _ => self.settled = before,
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Tells whether what needs these functions and was decided before holds its constraints with their present choice.
-    async fn still_holds(&mut self, changed: &[String], except: &[String]) -> Result<bool, Reason> {
-        let names: Vec<Vec<String>> = self.records.iter().map(|record| record.functions.clone()).collect();
-        for functions in names.into_iter().collect::<BTreeSet<_>>() {
-            let is_other = functions != changed && functions != except;
-            let is_decided = functions.iter().all(|name| self.settled.contains_key(name));
-            let constraints = self.constraints(&functions);
-            if !is_other || !is_decided || constraints.is_empty() {
-                continue;
-            }
-            if !self.ground(&functions).iter().any(|name| changed.contains(name)) {
-                continue;
-            }
-            let choices = functions.iter().filter_map(|name| self.settled.get(name).copied()).collect();
-            let program = Program { choices, votes: 1 };
-            let outcomes = self.put(&functions, &[program], constraints).await?;
-            if !outcomes.iter().flatten().all(Outcome::holds) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 

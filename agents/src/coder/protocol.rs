@@ -199,8 +199,10 @@ pub struct Spent {
     pub deaths: u64,
     /// The most memory of all interpreters together, in KiB; what they share is counted for each.
     pub peak_kb: u64,
-    /// Seconds that the search itself took.
+    /// Seconds that the search took, loading the candidates included.
     pub seconds: f64,
+    /// Seconds of processor time of all interpreters.
+    pub processor_seconds: f64,
 }
 
 /// What came of a search, and what it took.

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use mlgym::Environment;
 use serde::{Deserialize, Serialize};
 
-use crate::coder::candidates::{self, Pools, Terms};
-use crate::coder::desk::{Ask, Desk};
+use crate::coder::candidates::Pools;
+use crate::coder::desk::Desk;
 use crate::coder::evaluator::{Evaluator, EvaluatorError, Limits};
 use crate::coder::graph::{Constraint, Function, Graph};
-use crate::coder::prompts::{self, Around};
+use crate::coder::prompts;
 use crate::coder::protocol::{Part, Probe, Source};
-use crate::coder::stub;
 use crate::coder::trace::{ComponentTrace, Trace, VERSION};
 use crate::models::{Model, ModelError};
 
@@ -190,7 +189,8 @@ pub(crate) struct Solver<'a> {
     pub(crate) records: Vec<ComponentTrace>,
     /// Generated inputs by function.
     pub(crate) inputs: BTreeMap<String, Vec<Probe>>,
-    divided: BTreeSet<String>,
+    /// Functions that were to be divided; with an exclamation mark, those that had to be.
+    pub(crate) divided: BTreeSet<String>,
     /// What went wrong with a function's candidates, for the model.
     pub(crate) failures: BTreeMap<String, Vec<String>>,
     pub(crate) options: Options,
@@ -270,106 +270,6 @@ impl Solver<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Divides functions that refer to no other, and the helpers that come of it.
-    async fn divide_all(&mut self) -> Result<(), Reason> {
-        loop {
-            let next = self.graph.functions().iter().zip(self.graph.depths()).find(|(function, depth)| {
-                function.given.is_none()
-                    && function.references.is_empty()
-                    && depth.is_some_and(|depth| depth < self.options.depth)
-                    && !self.divided.contains(&function.name)
-            });
-            let Some((function, _)) = next else { return Ok(()) };
-            if self.graph.functions().len() >= self.options.functions {
-                return Ok(());
-            }
-            let name = function.name.clone();
-            self.divide(&name, false).await?;
-        }
-    }
-
-    /// Has the model write a function in terms of new helpers; `false` when it needs none or none can be used.
-    async fn divide(&mut self, name: &str, force: bool) -> Result<bool, Reason> {
-        self.divided.insert(name.to_owned());
-        let (Some(index), Some(function)) = (self.graph.index(name), self.graph.get(name).cloned()) else {
-            return Ok(false);
-        };
-        let (solved, others) = self.around(&function);
-        let around = Around { prelude: &self.graph.prelude, solved: &solved, others: &others };
-        let ask = Ask {
-            role: "divide",
-            function: name.to_owned(),
-            prompt: prompts::divide(&function, around, self.options.helpers, force),
-            temperature: 0.2,
-            wanted: format!("def {name}("),
-        };
-        let all = self.graph.functions().to_vec();
-        let terms = Terms {
-            function: &function,
-            known: &function.references,
-            all: &all,
-            helpers: self.options.helpers,
-        };
-        let drawn = candidates::draw(&mut self.desk, &mut self.evaluator, &ask, terms, [0]).await?;
-        let Some(drawn) = drawn.into_iter().next() else { return Ok(false) };
-        let mut is_new = false;
-        for stub in drawn.stubs {
-            let (description, constraints) =
-                stub::examples(&stub.docstring, 0).unwrap_or_else(|_| (stub.docstring.clone(), Vec::new()));
-            let constraints = self.sound(constraints).await?;
-            is_new |= self.graph.index(&stub.name).is_none();
-            self.graph.refer(
-                index,
-                Function {
-                    name: stub.name,
-                    parameters: stub.parameters.unwrap_or_default(),
-                    returns: stub.returns,
-                    description,
-                    constraints,
-                    ..Function::default()
-                },
-            );
-        }
-        self.pools.add(name, drawn.code, "divide".to_owned());
-        Ok(is_new)
-    }
-
-    /// Keeps the examples of a model's docstring that can be run.
-    async fn sound(&mut self, constraints: Vec<Constraint>) -> Result<Vec<Constraint>, Reason> {
-        if constraints.is_empty() {
-            return Ok(constraints);
-        }
-        let probes = constraints.iter().map(|constraint| Probe::of(constraint, false)).collect();
-        let faults = self.evaluator.inspect(Vec::new(), probes).await?.probes;
-        let sound = constraints.into_iter().zip(faults).filter(|(_, fault)| fault.is_none());
-        Ok(sound.map(|(constraint, _)| Constraint { line: 0, ..constraint }).collect())
-    }
-
-    /// Divides functions of a component that cannot be solved as they are; `false` when none can be divided.
-    async fn expand(&mut self, component: &[String]) -> Result<bool, Reason> {
-        let depths = self.graph.depths();
-        let mut expanded = false;
-        for name in component {
-            let Some(index) = self.graph.index(name) else { continue };
-            let function = &self.graph.functions()[index];
-            let may = function.given.is_none()
-                && self.callees_are_new(function)
-                && !self.divided.contains(&format!("{name}!"))
-                && depths[index].is_none_or(|depth| depth < self.options.depth)
-                && self.graph.functions().len() < self.options.functions;
-            if may {
-                self.divided.insert(format!("{name}!"));
-                expanded |= self.divide(name, true).await?;
-            }
-        }
-        Ok(expanded)
-    }
-
-    /// Tells whether a function was written in one piece so far.
-    fn callees_are_new(&self, function: &Function) -> bool {
-        function.references.is_empty()
     }
 
     /// What a function may call, for its prompt: the texts of what is decided, and stubs of what is not.

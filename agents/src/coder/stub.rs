@@ -42,11 +42,13 @@ pub fn parse(text: &str) -> Result<Graph, ParseError> {
     }
     let names: Vec<String> = functions.iter().map(|function| function.name.clone()).collect();
     for function in &mut functions {
-        // What a description or a given text names may be called.
-        let text = format!("{}\n{}", function.description, function.given.as_deref().unwrap_or_default());
-        let mentioned = words(&text);
-        let others = names.iter().filter(|name| **name != function.name && mentioned.contains(name));
-        function.references = others.cloned().collect();
+        // A given text calls what it names; a description means a function by `name` or name(…), and else a word.
+        let given = words(function.given.as_deref().unwrap_or_default());
+        let says = |form: String| function.description.contains(&form);
+        let is_called =
+            |name: &&String| given.contains(name) || says(format!("`{name}`")) || says(format!("{name}("));
+        let called = names.iter().filter(|name| **name != function.name).filter(is_called);
+        function.references = called.cloned().collect();
     }
     let called: Vec<&String> = functions.iter().flat_map(|function| &function.references).collect();
     let roots = names.iter().filter(|name| !called.contains(name)).cloned().collect();

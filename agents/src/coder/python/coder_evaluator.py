@@ -76,6 +76,7 @@ def described(error):
 
 
 def search(request):
+    started = time.monotonic()
     linked = linking.Linked(request)
     prelude_fault, faults = broken(request, linked)
     if prelude_fault:
@@ -88,7 +89,7 @@ def search(request):
         orders.append([number for number in order if (function["name"], number) not in unusable])
     report = {"found": [], "evaluated": 0, "checks": 0, "complete": True}
     report |= {"faults": faults, "rejections": [0] * len(request["probes"]), "combinations": 0}
-    spent = {"recalled": 0, "deaths": 0, "peak_kb": 0, "seconds": 0.0}
+    spent = {"recalled": 0, "deaths": 0, "peak_kb": 0, "seconds": 0.0, "processor_seconds": 0.0}
     if not all(orders):
         return {"report": report, "spent": spent}
     space = searching.Space(orders, request["known"])
@@ -107,7 +108,9 @@ def search(request):
     def mended(task, status, _):
         _, touched, running, _ = status.read()
         choices = status.chosen()
-        levels = [level for level in space.open if touched >> level & 1] or space.open
+        # The mask has room for so many functions.
+        few = len(space.sizes) <= 64
+        levels = [level for level in space.open if few and touched >> level & 1] or space.open
         if running in space.open:
             # A candidate that holds up its interpreter again and again is tried no more.
             killer = (running, choices[running])
@@ -127,7 +130,6 @@ def search(request):
                 return True
         return True
 
-    started = time.monotonic()
     pool = pools.Pool(serving(linked, handle), request)
     results = pool.run([{"prefixes": prefixes, "banned": []} for prefixes in units], mended, enough)
     done = [results[number] for number in sorted(results) if results[number]]
@@ -141,8 +143,10 @@ def search(request):
     report["complete"] = len(done) == len(units) and all(each["complete"] for each in done)
     report["combinations"] = math.prod(space.sizes)
     spent["deaths"], spent["seconds"] = pool.deaths, time.monotonic() - started
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    spent["processor_seconds"] = sum(each.ru_utime + each.ru_stime for each in used)
     # What the forks share is counted for each of them.
-    spent["peak_kb"] = request["workers"] * pool.peak + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent["peak_kb"] = request["workers"] * pool.peak + used[0].ru_maxrss
     return {"report": report, "spent": spent}
 
 

@@ -12,6 +12,7 @@ import struct
 import time
 
 TICK = 0.02
+ALL = 2**64 - 1
 MEMORY_OF_CALLS = 32 << 20
 
 
@@ -52,7 +53,7 @@ class Status:
         self.memory, self.choices = memory, struct.Struct(f"={count}H")
 
     def write(self, begun, touched, running, probe):
-        self.HEAD.pack_into(self.memory, 0, begun, touched, running, probe)
+        self.HEAD.pack_into(self.memory, 0, begun, touched & ALL, running, probe)
 
     def read(self):
         """Returns when the call under way began (0 for none), what it touched, what runs, and for which probe."""

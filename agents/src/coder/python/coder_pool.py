@@ -4,6 +4,7 @@ Tasks are handed out in order. A worker that does not answer, because a candidat
 ended the process, is killed; what it was at lies in memory that the parent sees, and the task is given out again with it.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -28,11 +29,12 @@ class Worker:
         self.status = Status(self.memory, len(request["functions"]))
         self.here, there = socket.socketpair()
         self.task, self.limit = None, 4 * request["deadline"] + PATIENCE
-        self.buffer, self.hung = b"", False
+        self.buffer, self.dead = b"", False
         self.pid = os.fork()
         if self.pid == 0:
             status = 1
             try:
+                os.setpgid(0, 0)
                 self.here.close()
                 settle(request["memory_bytes"])
                 serve(there.makefile("rwb", buffering=0), self.status)
@@ -43,7 +45,10 @@ class Worker:
 
     def give(self, number, task):
         self.task = number
-        self.here.sendall(json.dumps(task).encode() + b"\n")
+        try:
+            self.here.sendall(json.dumps(task).encode() + b"\n")
+        except ConnectionError:
+            self.dead = True
 
     def hangs(self):
         begun = self.status.read()[0]
@@ -52,15 +57,15 @@ class Worker:
     def end(self):
         """Kills the worker and returns its most memory, in KiB."""
         self.here.close()
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
+            # It may be gone, or not have its group yet.
+            with contextlib.suppress(ProcessLookupError):
+                kill(target, signal.SIGKILL)
         return os.wait4(self.pid, 0)[2].ru_maxrss
 
 
 def settle(memory_bytes):
-    """Takes a fork away from the parent's streams and limits its memory; what it starts dies with it or alone."""
+    """Takes a fork away from the parent's streams, and limits its memory and its files."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
@@ -77,67 +82,72 @@ class Pool:
 
     def __init__(self, serve, request):
         self.serve, self.request = serve, request
-        self.size = request["workers"]
         self.until = time.monotonic() + request["seconds"]
+        self.selector, self.workers = selectors.DefaultSelector(), []
+        self.tasks, self.waiting, self.results = [], [], {}
         self.peak = self.deaths = 0
-        self.late = False
 
     def run(self, tasks, mended, enough=lambda results: False):
-        """Returns the results by the tasks' number. `mended(task, status, hung)` makes the task that is given out again when a
-        worker has died of it, or `None`. Stops when there is `enough`, and when the time is over or too many died."""
-        selector, results, waiting = selectors.DefaultSelector(), {}, dict(enumerate(tasks))
-        workers = []
-        for _ in range(min(self.size, len(waiting))):
-            self.enter(selector, workers)
+        """Returns the results by the tasks' number. `mended(task, status, hung)` makes the task that is given out again when
+        a worker has died of it, or `None`. Stops when there is `enough`, and when the time is over or too many died."""
+        self.tasks, self.waiting = list(tasks), list(range(len(tasks)))
         try:
-            while len(results) < len(tasks) and not self.late:
-                for worker in workers:
-                    if worker.task is None and waiting:
-                        number = min(waiting)
-                        worker.give(number, waiting[number])
-                        tasks[number] = waiting.pop(number)
-                for key, _ in selector.select(0.1):
-                    self.hear(key.data, results)
-                if enough(results):
+            for _ in range(min(self.request["workers"], len(tasks))):
+                self.enter()
+            while len(self.results) < len(self.tasks) and time.monotonic() < self.until and self.deaths <= DEATHS:
+                self.hand_out()
+                for key, _ in self.selector.select(0.1):
+                    self.hear(key.data)
+                if enough(self.results):
                     break
-                for worker in [each for each in workers if each.task is not None and each.hangs()]:
-                    worker.buffer, worker.hung = None, True
-                for worker in [each for each in workers if each.buffer is None]:
-                    self.leave(selector, workers, worker)
-                    self.deaths += 1
-                    if worker.task is not None:
-                        again = mended(tasks[worker.task], worker.status, worker.hung)
-                        if again is not None:
-                            waiting[worker.task] = again
-                        else:
-                            results[worker.task] = None
-                    self.enter(selector, workers)
-                self.late = time.monotonic() > self.until or self.deaths > DEATHS
+                self.replace(mended)
         finally:
-            for worker in list(workers):
-                self.leave(selector, workers, worker)
-        return results
+            for worker in list(self.workers):
+                self.leave(worker)
+        return self.results
 
-    def enter(self, selector, workers):
-        worker = Worker(self.serve, self.request)
-        selector.register(worker.here, selectors.EVENT_READ, worker)
-        workers.append(worker)
+    def hand_out(self):
+        for worker in self.workers:
+            if worker.task is None and self.waiting:
+                number = min(self.waiting)
+                self.waiting.remove(number)
+                worker.give(number, self.tasks[number])
 
-    def leave(self, selector, workers, worker):
-        selector.unregister(worker.here)
-        workers.remove(worker)
-        self.peak = max(self.peak, worker.end())
-
-    def hear(self, worker, results):
+    def hear(self, worker):
         """Takes what a worker says; one that says nothing more is dead."""
         try:
             data = worker.here.recv(1 << 16)
         except ConnectionError:
             data = b""
         if not data:
-            worker.buffer = None
+            worker.dead = True
             return
         worker.buffer += data
         if worker.buffer.endswith(b"\n"):
-            results[worker.task] = json.loads(worker.buffer)
+            self.results[worker.task] = json.loads(worker.buffer)
             worker.buffer, worker.task = b"", None
+
+    def replace(self, mended):
+        """Puts new workers in the place of those that are dead or do not answer."""
+        for worker in [each for each in self.workers if each.dead or each.hangs()]:
+            hung = not worker.dead
+            self.leave(worker)
+            self.deaths += 1
+            if worker.task is not None:
+                again = mended(self.tasks[worker.task], worker.status, hung)
+                if again is None:
+                    self.results[worker.task] = None
+                else:
+                    self.tasks[worker.task] = again
+                    self.waiting.append(worker.task)
+            self.enter()
+
+    def enter(self):
+        worker = Worker(self.serve, self.request)
+        self.selector.register(worker.here, selectors.EVENT_READ, worker)
+        self.workers.append(worker)
+
+    def leave(self, worker):
+        self.selector.unregister(worker.here)
+        self.workers.remove(worker)
+        self.peak = max(self.peak, worker.end())

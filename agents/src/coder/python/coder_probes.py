@@ -99,6 +99,6 @@ def check(item):
     """Says why a probe cannot be run; `None` when it can."""
     try:
         Probe(item)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"{getattr(error, 'msg', error)}"
     return None

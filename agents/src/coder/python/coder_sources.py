@@ -18,13 +18,18 @@ IMPURE_NAMES = {
 
 def inspect(item):
     """Says what a candidate's source holds, and what is wrong with it as a candidate for `target`."""
-    source, target, known = item["source"], item["target"], set(item["known"])
     try:
-        tree = ast.parse(source)
+        # Some of what is wrong shows only in compiling, as a `return` outside of a function.
+        compile(item["source"], "<candidate>", "exec")
+        return inspected(ast.parse(item["source"]), item)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f"line {line}: " if line else ""
         return {"problem": f"it is no valid Python: {where}{getattr(error, 'msg', error)}"}
+
+
+def inspected(tree, item):
+    source, target, known = item["source"], item["target"], set(item["known"])
     functions = {node.name: node for node in tree.body if isinstance(node, FUNCTIONS)}
     if target not in functions:
         names = ", ".join(functions) or "no function at all"
