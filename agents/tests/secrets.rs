@@ -99,7 +99,7 @@ async fn check(protocol: Protocol) {
     let spec = ModelSpec { protocol, key: KeySource::File(key), ..spec };
     let recording = directory.path().join("recording");
     let mut options = serde_json::Map::new();
-    ModelOptions { model: Some(spec), record: Some(recording), replay: None }.write(&mut options);
+    ModelOptions { model: Some(spec), record: Some(recording), replay: None }.write(&mut options).unwrap();
     let plan: EpisodePlan = serde_json::from_value(json!({
         "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": "a",
         "seed": 0, "budgets": {}, "model": "m", "options": options,

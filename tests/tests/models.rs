@@ -174,7 +174,7 @@ fn planned(lab: &Lab, task: &Task, run: &str, options: &ModelOptions) -> RunMani
     let mut plan = lab.plan(task);
     plan.run = RunId::new(run).unwrap();
     plan.episodes[0].model = Some("agent".to_owned());
-    options.write(&mut plan.episodes[0].options);
+    options.write(&mut plan.episodes[0].options).unwrap();
     plan
 }
 

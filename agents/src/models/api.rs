@@ -255,7 +255,8 @@ pub enum ModelError {
     },
     /// A recording does not have the request.
     #[error(
-        "replay {model}: the recording {recording} lacks the request {key} ({role}); it begins: {beginning}"
+        "replay {model}: the recording {recording} lacks the request {key} ({role}), whose last message begins: \
+         {beginning}"
     )]
     NotRecorded {
         /// The model.
@@ -266,7 +267,7 @@ pub enum ModelError {
         key: Digest,
         /// Who asked.
         role: String,
-        /// The beginning of the last message.
+        /// The beginning of the last message; then the recorded request that is most like it, and where they part.
         beginning: String,
     },
     /// A recording cannot be read or written.
@@ -280,7 +281,7 @@ pub enum ModelError {
         reason: String,
     },
     /// What a run's plan says of its model cannot be read.
-    #[error("read the model of the run's plan: {reason}")]
+    #[error("use what the run's plan says of its model: {reason}")]
     Plan {
         /// Why.
         reason: String,

@@ -124,6 +124,48 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// Finds the recorded request that has the most first messages in common with one that is not recorded.
+    fn nearest(&self, request: &Request) -> Option<String> {
+        let asked = parted(serde_json::to_value(request.bare()).ok()?);
+        let asked = messages(&asked);
+        let in_common = |pair: &Pair| {
+            asked.iter().zip(messages(&pair.request)).take_while(|(asked, kept)| asked == kept).count()
+        };
+        let kept = pairs(&self.path).ok()?.filter_map(|(name, pair)| Some((name, pair.ok()?)));
+        let (name, pair) =
+            kept.max_by_key(|(name, pair)| (in_common(pair), std::cmp::Reverse(name.clone())))?;
+        let (same, kept) = (in_common(&pair), messages(&pair.request).len());
+        Some(if same == asked.len() && same == kept {
+            format!(
+                "the nearest that it has, {name}, has the same messages and other tools, sampling or draw"
+            )
+        } else {
+            format!("the nearest that it has, {name}, is another from message {} on", same + 1)
+        })
+    }
+}
+
+/// Reads the pairs of a recording that can be read, in the order of their names.
+fn pairs(recording: &Path) -> io::Result<impl Iterator<Item = (String, serde_json::Result<Pair>)>> {
+    let mut names: Vec<String> = fs::read_dir(recording)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    names.sort();
+    let recording = recording.to_owned();
+    Ok(names.into_iter().filter_map(move |name| {
+        let text = fs::read(recording.join(&name)).ok()?;
+        Some((name, serde_json::from_slice(&text)))
+    }))
+}
+
+/// The messages of a request as a recording has them.
+fn messages(request: &Value) -> &[Value] {
+    request.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
 /// Gives a file, which was made for its owner alone, the rights that files usually have.
 fn make_readable(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -176,12 +218,8 @@ pub fn recorded_model(recording: &Path) -> Result<Option<String>, ModelError> {
         recording: recording.display().to_string(),
         reason,
     };
-    let entries = fs::read_dir(recording).map_err(|error| failed(error.to_string()))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort();
-    let Some(first) = files.first() else {
+    let mut pairs = pairs(recording).map_err(|error| failed(error.to_string()))?;
+    let Some((name, pair)) = pairs.next() else {
         let has_clock = recording.join(super::clock::DIRECTORY).is_dir();
         return if has_clock {
             Ok(None)
@@ -189,10 +227,7 @@ pub fn recorded_model(recording: &Path) -> Result<Option<String>, ModelError> {
             Err(failed("it holds nothing that was recorded".to_owned()))
         };
     };
-    let text = fs::read(first).map_err(|error| failed(error.to_string()))?;
-    let pair: Pair = serde_json::from_slice(&text).map_err(|error| {
-        failed(format!("{}: {error}", first.file_name().unwrap_or_default().to_string_lossy()))
-    })?;
+    let pair = pair.map_err(|error| failed(format!("{name}: {error}")))?;
     Ok(Some(pair.model))
 }
 
@@ -262,7 +297,10 @@ impl Model for Replayed {
                 recording: self.directory.path.display().to_string(),
                 key,
                 role: request.role.clone(),
-                beginning: beginning(request),
+                beginning: match self.directory.nearest(request) {
+                    Some(nearest) => format!("{}; {nearest}", beginning(request)),
+                    None => beginning(request),
+                },
             }),
         }
     }
@@ -306,7 +344,11 @@ mod tests {
         let error = replayed.complete(&request("good  bye")).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains(request("good  bye").key().as_str()), "{text}");
-        assert!(text.contains("(planner)") && text.ends_with("it begins: good bye"), "{text}");
+        assert!(text.contains("(planner)") && text.contains("begins: good bye; the nearest"), "{text}");
+        assert!(text.ends_with("is another from message 1 on"), "{text}");
+        let draw = Request { draw: 1, ..request("hello\nthere") };
+        let text = replayed.complete(&draw).await.unwrap_err().to_string();
+        assert!(text.ends_with("has the same messages and other tools, sampling or draw"), "{text}");
     }
 
     #[tokio::test]

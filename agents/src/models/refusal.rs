@@ -45,6 +45,8 @@ impl Refusal<'_> {
                 ModelError::Unauthorised { model, reason: format!("the account has no more credit: {said}") }
             }
             429 | 529 => ModelError::Limited { model, reason: said, after },
+            // It says when to come back, so it is not broken.
+            503 if after.is_some() => ModelError::Limited { model, reason: said, after },
             400 | 413 | 422 if is_about(&is_long) => ModelError::TooLong { model, reason: said },
             404 => {
                 let url = self.url;

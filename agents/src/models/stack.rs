@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mlgym_journal::{EpisodeId, EpisodePlan};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -45,18 +46,24 @@ impl ModelOptions {
         })
     }
 
-    /// Writes them into a plan's options.
-    pub fn write(&self, options: &mut Map<String, Value>) {
-        // Specs and paths of this program's making are JSON; what is not could not be resumed, and is left out.
-        let mut put = |name: &str, value: Option<serde_json::Result<Value>>| {
-            if let Some(Ok(value)) = value {
-                options.insert(name.to_owned(), value);
-            }
-        };
-        put("model", self.model.as_ref().map(serde_json::to_value));
-        put("record", self.record.as_ref().map(serde_json::to_value));
-        put("replay", self.replay.as_ref().map(serde_json::to_value));
+    /// Writes them into a plan's options. A path that no JSON can hold is an error.
+    pub fn write(&self, options: &mut Map<String, Value>) -> Result<(), ModelError> {
+        write(options, "model", self.model.as_ref())?;
+        write(options, "record", self.record.as_ref())?;
+        write(options, "replay", self.replay.as_ref())
     }
+}
+
+fn write<T: Serialize>(
+    options: &mut Map<String, Value>,
+    name: &str,
+    value: Option<&T>,
+) -> Result<(), ModelError> {
+    if let Some(value) = value {
+        let failed = |error| ModelError::Plan { reason: format!("{name}: {error}") };
+        options.insert(name.to_owned(), serde_json::to_value(value).map_err(failed)?);
+    }
+    Ok(())
 }
 
 fn read<T: DeserializeOwned>(options: &Map<String, Value>, name: &str) -> Result<Option<T>, ModelError> {
@@ -148,6 +155,8 @@ impl Models {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::super::Request;
     use super::super::config::Aliases;
     use super::super::scripted::{Scripted, text};
@@ -155,7 +164,7 @@ mod tests {
 
     fn plan(model: Option<&str>, options: &ModelOptions) -> EpisodePlan {
         let mut map = Map::new();
-        options.write(&mut map);
+        options.write(&mut map).unwrap();
         let plan = serde_json::json!({
             "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": "a",
             "seed": 0, "budgets": {}, "model": model, "options": map,
@@ -171,9 +180,12 @@ mod tests {
             replay: None,
         };
         assert_eq!(ModelOptions::read(&plan(Some("m"), &options).options).unwrap(), options);
+        let odd = std::ffi::OsStr::from_bytes(b"/rec\xff");
+        let unwritable = ModelOptions { record: Some(odd.into()), ..ModelOptions::default() };
+        assert!(unwritable.write(&mut Map::new()).is_err());
         let damaged = serde_json::json!({"model": {"url": 1}});
         let error = ModelOptions::read(damaged.as_object().unwrap()).unwrap_err().to_string();
-        assert!(error.starts_with("read the model of the run's plan: model: "), "{error}");
+        assert!(error.starts_with("use what the run's plan says of its model: model: "), "{error}");
     }
 
     #[tokio::test]

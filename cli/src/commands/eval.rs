@@ -194,7 +194,7 @@ fn plan(
                         usd: arguments.usd.or(task.budgets.usd),
                     },
                     model: model.name.clone(),
-                    options: model.options(),
+                    options: model.options()?,
                 });
             }
         }

@@ -73,10 +73,10 @@ impl ModelArguments {
 
 impl Choice {
     /// What the plan of an episode keeps of it.
-    pub(crate) fn options(&self) -> Map<String, Value> {
+    pub(crate) fn options(&self) -> Result<Map<String, Value>, Failure> {
         let mut options = Map::new();
-        self.options.write(&mut options);
-        options
+        self.options.write(&mut options)?;
+        Ok(options)
     }
 
     /// Checks that a budget of money can be held.
