@@ -256,8 +256,7 @@ pub enum ModelError {
     /// A recording does not have the request.
     #[error(
         "replay {model}: the recording {recording} lacks the request {key} ({role}), whose last message begins: \
-         {beginning}{}",
-        nearest.as_ref().map(|nearest| format!("; {nearest}")).unwrap_or_default()
+         {beginning}"
     )]
     NotRecorded {
         /// The model.
@@ -268,10 +267,8 @@ pub enum ModelError {
         key: Digest,
         /// Who asked.
         role: String,
-        /// The beginning of the last message.
+        /// The beginning of the last message; then the recorded request that is most like it, and where they part.
         beginning: String,
-        /// The recorded request that is most like it, and where they part.
-        nearest: Option<String>,
     },
     /// A recording cannot be read or written.
     #[error("{verb} the recording {recording}: {reason}")]

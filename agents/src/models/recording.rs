@@ -297,8 +297,10 @@ impl Model for Replayed {
                 recording: self.directory.path.display().to_string(),
                 key,
                 role: request.role.clone(),
-                beginning: beginning(request),
-                nearest: self.directory.nearest(request),
+                beginning: match self.directory.nearest(request) {
+                    Some(nearest) => format!("{}; {nearest}", beginning(request)),
+                    None => beginning(request),
+                },
             }),
         }
     }
