@@ -105,6 +105,41 @@ fn a_broken_task_is_named_with_its_place_and_exit_code_2() {
 }
 
 #[test]
+fn a_model_that_cannot_be_asked_is_told_before_anything_is_prepared() {
+    let home = home();
+    let home = home.path();
+    let eval = |arguments: &[&str], code, words: &[&str]| {
+        // Without an engine, so that nothing else can be reached.
+        let output = mlgym(home)
+            .args([&["eval", "--agent", "noop"], arguments].concat())
+            .current_dir(home)
+            .env("DOCKER_HOST", "unix:///nowhere.sock")
+            .env_remove("OPENAI_API_KEY")
+            .output()
+            .unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{arguments:?} should say {words:?}: {said}");
+        assert!(!said.contains("sk-12345678"), "{said}");
+    };
+    eval(&["--model", "gpt-4"], 2, &["failed to find the model \"gpt-4\"", "URL#NAME"]);
+    eval(&["--model", "http://127.0.0.1:1/v1"], 2, &["the model's name is missing"]);
+    eval(&["--model", "https://me:sk-12345678@h/v1#m"], 2, &["keys come from the environment"]);
+    eval(&["--model", "openai/gpt-4.1"], 3, &["OPENAI_API_KEY", "--replay"]);
+    eval(&["--model", "http://127.0.0.1:1/v1#m", "--usd", "1"], 2, &["no price of m is known", "price = {"]);
+    eval(&["--model", "http://127.0.0.1:1/v1#m", "--record", "a", "--replay", "b"], 2, &["--replay"]);
+    eval(&["--replay", "nowhere"], 2, &["failed to read the recording", "nowhere"]);
+    eval(&["--tokens", "0"], 2, &["--tokens"]);
+    std::fs::write(home.join("mlgym.toml"), "[models.m]\nname = \"openai/x\"\nkey = \"sk-12345678\"\n")
+        .unwrap();
+    eval(&["--model", "m"], 2, &["mlgym.toml:3:1", "unknown field `key`"]);
+    std::fs::write(home.join("mlgym.toml"), "[models.fast]\nname = \"openai/x\"\nkey_file = \"none\"\n")
+        .unwrap();
+    eval(&["--model", "fats"], 2, &["did you mean \"fast\"?"]);
+    eval(&["--model", "fast"], 3, &["failed to read the key's file"]);
+}
+
+#[test]
 fn a_machine_that_lacks_something_is_exit_code_3_with_a_way_out() {
     let home = home();
     let output =

@@ -46,7 +46,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("read {}, line {line}, column {column}: {reason}", path.display())]
+    #[error("read {}:{line}:{column}: {reason}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -226,7 +226,7 @@ fn parse(path: &Path, text: &str) -> Result<Content, ConfigError> {
             path: path.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            reason: without_values(error.message()),
+            reason: explained(&without_values(error.message())),
         }
     })
 }
@@ -236,6 +236,14 @@ fn without_values(message: &str) -> String {
     let quoted = message.split('"').enumerate();
     let parts: Vec<&str> = quoted.map(|(number, part)| if number % 2 == 1 { "…" } else { part }).collect();
     parts.join("\"").trim().replace('\n', " ")
+}
+
+/// Adds the nearest field to the complaint about one that is not known.
+fn explained(reason: &str) -> String {
+    let mut names = reason.split('`').skip(1).step_by(2);
+    let near =
+        names.next().filter(|_| reason.starts_with("unknown field")).and_then(|name| nearest(name, names));
+    near.map_or_else(|| reason.to_owned(), |near| format!("{reason}: did you mean `{near}`?"))
 }
 
 #[cfg(test)]
@@ -304,14 +312,14 @@ mod tests {
         };
         check(
             "[models.m]\nname = \"openai/x\"\nkey = \"sk-12345678\"\n",
-            "line 3, column 1: unknown field `key`",
+            "mlgym.toml:3:1: unknown field `key`",
         );
-        check("[model.m]\n", "unknown field `model`");
+        check("[model.m]\n", "did you mean `models`?");
         check(
             "[models.m]\nname = \"openai/x\"\ntemperature = \"sk-12345678\"\n",
-            "line 3, column 15: invalid type",
+            "mlgym.toml:3:15: invalid type",
         );
-        check("[models.m]\nname = \n", "line 2");
+        check("[models.m]\nname = \n", "mlgym.toml:2:");
         check("[models.m]\nname = \"x\"\n", "it has no `url`");
         check("[models.m]\nname = \"openai/x\"\nkey_env = \"sk-12345678\"\n", "`key_env` is the name of");
         check("[models.m]\nname = \"openai/x\"\nkey_env = \"A\"\nkey_file = \"b\"\n", "both");
