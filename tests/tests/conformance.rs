@@ -109,7 +109,8 @@ async fn a_deadline_kills_the_whole_tree_and_the_shell_lives_on(lab: &Lab) {
         end == CommandEnd::TimedOut || (lab.place == Place::Runsc && end != CommandEnd::Exited(0)),
         "{end:?}"
     );
-    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    // Long, because the machine may be busy with other bombs.
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     assert_eq!(said(s, "echo alive").await, "alive");
     sandbox.destroy().await.unwrap();
 }
