@@ -14,12 +14,14 @@ use std::sync::Arc;
 use mlgym::{Agent, AgentError, Context, Environment};
 
 use crate::models::{EpisodeModel, Model};
+use crate::react::React;
 use crate::steps::{run_baseline, submit};
 
 mod ask;
 pub mod constraint;
 pub mod engine;
 pub mod evidence;
+mod freeform;
 mod judge;
 pub mod kinds;
 pub mod knowledge;
@@ -76,6 +78,12 @@ impl Agent for AutoMl {
         let mut engine = Engine::new(environment, context, &first.remaining);
         match pipeline.solve(&mut engine).await {
             Ok(Winner::Trunk) => submit(environment).await,
+            Ok(Winner::NoPipeline(reason)) => {
+                context.note("operate", format!("{reason}: a model plans and works by itself"))?;
+                let (Some(inner), Some(model)) = (&self.model, &pipeline.model) else { return Ok(()) };
+                let operator = React::new(inner.clone(), freeform::options());
+                freeform::solve(&pipeline, model.as_ref(), &operator, environment, &first).await
+            }
             Ok(Winner::Fork(mut branch)) => submit(branch.environment.as_mut()).await,
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mlgym::{Action, Agent, AgentError, Context, Environment};
+use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 use serde_json::json;
 
 use crate::history::{History, HistoryPolicy};
@@ -68,25 +68,51 @@ impl React {
     }
 }
 
-#[async_trait]
-impl Agent for React {
-    async fn run(
-        &mut self,
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worked {
+    /// The episode is over.
+    Over,
+    /// The model says that it is done, or nothing can be got out of it any more; nothing was handed in.
+    Done,
+}
+
+/// Who works, on whose behalf.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errand<'a> {
+    /// Who asks the model, for the journal.
+    pub(crate) role: &'static str,
+    /// What it is to do beyond the task's own text.
+    pub(crate) brief: &'a str,
+    /// Whether `submit` hands in, or only says that the work is done.
+    pub(crate) hands_in: bool,
+}
+
+impl React {
+    /// Works in an environment that has been reset, until the episode is over or the work is done.
+    pub(crate) async fn work(
+        &self,
         environment: &mut dyn Environment,
-        context: &mut Context,
-    ) -> Result<(), AgentError> {
-        let (first, _) = environment.reset(context.seed).await?;
+        context: &Context,
+        first: &Observation,
+        errand: Errand<'_>,
+    ) -> Result<Worked, AgentError> {
         let task = environment.task();
         let aside = match rendering::amounts(&first.remaining) {
             left if left.is_empty() => left,
             left => format!("Left at the start: {left}"),
         };
         let system = prompt::system(task);
-        let history = History::new(self.options.history, system, prompt::task(task, &first), aside);
+        let mut text = prompt::task(task, first);
+        if !errand.brief.is_empty() {
+            text = format!("{text}\n\n{}", errand.brief);
+        }
+        let history = History::new(self.options.history, system, text, aside);
         let sampling = Sampling { seed: Some(context.seed), ..self.options.sampling.clone() };
         let mut session = Session {
             model: &EpisodeModel::new(self.model.clone(), context),
             options: &self.options,
+            errand,
             sampling,
             tools: tools(),
             history,
@@ -99,7 +125,20 @@ impl Agent for React {
         };
         let outcome = session.drive(environment, context).await;
         let reported = session.report(context);
-        outcome.and(reported)
+        outcome.and_then(|worked| reported.map(|()| worked))
+    }
+}
+
+#[async_trait]
+impl Agent for React {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let errand = Errand { role: "react", brief: "", hands_in: true };
+        self.work(environment, context, &first, errand).await.map(drop)
     }
 }
 
@@ -107,6 +146,7 @@ impl Agent for React {
 struct Session<'a> {
     model: &'a dyn Model,
     options: &'a ReactOptions,
+    errand: Errand<'a>,
     sampling: Sampling,
     tools: Vec<Tool>,
     history: History,
@@ -125,13 +165,13 @@ impl Session<'_> {
     async fn drive(
         &mut self,
         environment: &mut dyn Environment,
-        context: &mut Context,
-    ) -> Result<(), AgentError> {
+        context: &Context,
+    ) -> Result<Worked, AgentError> {
         while self.answers < self.options.max_answers {
             let completion = self.ask(context).await?;
             self.answers += 1;
-            if self.turn(&completion, environment, context).await?.is_break() {
-                return Ok(());
+            if let ControlFlow::Break(worked) = self.turn(&completion, environment, context).await? {
+                return Ok(worked);
             }
             if self.in_a_row > self.options.max_corrections {
                 let what =
@@ -150,7 +190,7 @@ impl Session<'_> {
         }
         loop {
             let request = Request {
-                role: "react".to_owned(),
+                role: self.errand.role.to_owned(),
                 messages: self.history.messages(),
                 tools: self.tools.clone(),
                 sampling: self.sampling.clone(),
@@ -169,7 +209,7 @@ impl Session<'_> {
         completion: &Completion,
         environment: &mut dyn Environment,
         context: &Context,
-    ) -> Result<ControlFlow<()>, AgentError> {
+    ) -> Result<ControlFlow<Worked>, AgentError> {
         let answer = Answer::read(completion, &mut self.ids);
         let mut messages = vec![answer.message()];
         let mut problems: Vec<Problem> = answer.problem.into_iter().collect();
@@ -193,10 +233,11 @@ impl Session<'_> {
                     problems.push(Problem::SubmitBeside);
                     (Problem::SubmitBeside.to_string(), String::new())
                 }
+                Ok(Action::Submit) if !self.errand.hands_in => return Ok(ControlFlow::Break(Worked::Done)),
                 Ok(action) => {
                     let transition = environment.step(action.clone()).await?;
                     if transition.is_over() {
-                        return Ok(ControlFlow::Break(()));
+                        return Ok(ControlFlow::Break(Worked::Over));
                     }
                     let seen = transition.observation;
                     (acted, has_failed) = (true, !seen.is_ok());
@@ -255,11 +296,15 @@ impl Session<'_> {
         what: String,
         environment: &mut dyn Environment,
         context: &Context,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Worked, AgentError> {
+        if !self.errand.hands_in {
+            context.note("give up", format!("leaves what there is: failed to {what}"))?;
+            return Ok(Worked::Done);
+        }
         context.note("give up", format!("submits what there is: failed to {what}"))?;
         let transition = environment.step(Action::Submit).await?;
         if transition.is_over() {
-            return Ok(());
+            return Ok(Worked::Over);
         }
         let refusal = transition.observation.error.unwrap_or_default();
         Err(AgentError::Failed { what, output: format!("{}\n{refusal}", self.complaint) })

@@ -66,6 +66,8 @@ pub(crate) enum Winner {
     Trunk,
     /// In a fork of it.
     Fork(Box<Branch>),
+    /// Nowhere yet: there is no pipeline for this task, for this reason, and a model must find its way.
+    NoPipeline(String),
 }
 
 /// One run of the pipeline.
@@ -122,9 +124,19 @@ impl Known {
 impl Pipeline<'_> {
     /// Works up to a submission that is ready to be handed in.
     pub(crate) async fn solve(&self, engine: &mut Engine<'_>) -> Result<Winner, Stop> {
-        let dataset = engine.dataset().await?;
+        let known = match engine.dataset().await {
+            Ok(dataset) => Engine::knowledge(&dataset).map(|knowledge| (dataset, knowledge)),
+            Err(stop) => Err(stop),
+        };
+        let (dataset, mut knowledge) = match known {
+            Ok(known) => known,
+            Err(Stop::Fallback(reason)) if self.model.is_some() => {
+                self.read_request(None).await?;
+                return Ok(Winner::NoPipeline(reason));
+            }
+            Err(stop) => return Err(stop),
+        };
         let request = self.read_request(Some(&dataset)).await?;
-        let mut knowledge = Engine::knowledge(&dataset)?;
         let profile = engine.profile().await?;
         let traits = Traits::new(&dataset.kind, &dataset.task, &dataset.metric, &profile);
         let recollection = self.recall(&traits).await?;

@@ -24,9 +24,12 @@ pub(crate) const CANDIDATES: &str = include_str!("prompts/candidates.md.j2");
 /// The manager's doubts about what was measured.
 pub(crate) const DOUBT: &str = include_str!("prompts/doubt.md.j2");
 
+/// The planner's duty where no pipeline is for the task.
+pub(crate) const OUTLINE: &str = include_str!("prompts/outline.md.j2");
+
 /// All templates with their names, for tests.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &str); 7] = [
+pub(crate) const ALL: [(&str, &str); 8] = [
     ("relevance", RELEVANCE),
     ("parse", PARSE),
     ("request", REQUEST),
@@ -34,6 +37,7 @@ pub(crate) const ALL: [(&str, &str); 7] = [
     ("case", CASE),
     ("candidates", CANDIDATES),
     ("doubt", DOUBT),
+    ("outline", OUTLINE),
 ];
 
 /// Fills a template.

@@ -1,0 +1,187 @@
+//! Tasks that no pipeline is for, with a model: a planner writes steps, an operation agent carries them out by actions, and
+//! what lies there in the end is judged by the hidden validation. What fails goes back to both with the reason.
+
+use std::collections::BTreeMap;
+
+use mlgym::{Action, AgentError, Environment, Observation};
+use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::automl::ask::{AskError, Question};
+use crate::automl::pipeline::Pipeline;
+use crate::automl::prompts;
+use crate::models::Model;
+use crate::react::{Errand, React, ReactOptions, Worked};
+use crate::steps::{step, submit};
+
+/// Rounds of revision after the first.
+const ROUNDS: u32 = 2;
+
+/// A plan in words.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Outline {
+    name: String,
+    why: String,
+    steps: Vec<String>,
+}
+
+impl Outline {
+    fn check(&self) -> Result<(), String> {
+        match self.steps.len() {
+            1..=12 if self.steps.iter().all(|step| !step.trim().is_empty()) => Ok(()),
+            1..=12 => Err("a step is empty".to_owned()),
+            count => Err(format!("there are {count} steps; three to eight are asked for")),
+        }
+    }
+
+    /// What the operation agent is told.
+    fn brief(&self, failure: Option<&str>) -> String {
+        let steps: Vec<String> =
+            self.steps.iter().enumerate().map(|(index, step)| format!("{}. {step}", index + 1)).collect();
+        let mut text = format!(
+            "The plan, \"{}\" ({}). Follow it where it holds, and depart from it where what you see says so:\n{}\n\nCall \
+             `submit` when you are done: the submission is checked before it is handed in.",
+            self.name,
+            self.why,
+            steps.join("\n")
+        );
+        if let Some(failure) = failure {
+            text.push_str(&format!(
+                "\n\nAn earlier attempt lies in the container. It did not pass: {failure}"
+            ));
+        }
+        text
+    }
+}
+
+/// Works until something is handed in. Without a submission that can be accepted it is an error that says why.
+pub(crate) async fn solve(
+    pipeline: &Pipeline<'_>,
+    model: &dyn Model,
+    operator: &React,
+    environment: &mut dyn Environment,
+    first: &Observation,
+) -> Result<(), AgentError> {
+    let mut failure: Option<String> = None;
+    for round in 0..=ROUNDS {
+        let outline = plan(pipeline, model, failure.as_deref(), round).await?;
+        let brief = match &outline {
+            Some(outline) => outline.brief(failure.as_deref()),
+            None => failure.clone().unwrap_or_default(),
+        };
+        let errand = Errand { role: "operation agent", brief: &brief, hands_in: false };
+        if operator.work(environment, pipeline.context, first, errand).await? == Worked::Over {
+            return Ok(());
+        }
+        let name = outline.map_or_else(|| "without a plan".to_owned(), |outline| outline.name);
+        let Some(verdict) = judge(pipeline, environment, &name, round).await? else { return Ok(()) };
+        let (passed, reason) = (verdict.passed(), verdict.reason.clone());
+        pipeline.context.verdict(verdict)?;
+        if passed {
+            return submit(environment).await;
+        }
+        failure = Some(reason);
+    }
+    pipeline.context.note("fallback", "no attempt passed; hands in what there is")?;
+    submit(environment).await
+}
+
+/// The operation agent's ways.
+pub(crate) fn options() -> ReactOptions {
+    ReactOptions { max_answers: 120, ..ReactOptions::default() }
+}
+
+/// Draws a plan; one that cannot be used has a failed verdict, and the operation agent works without.
+async fn plan(
+    pipeline: &Pipeline<'_>,
+    model: &dyn Model,
+    failure: Option<&str>,
+    round: u32,
+) -> Result<Option<Outline>, AgentError> {
+    pipeline.context.note("plan", "a plan in words: no pipeline is for this task")?;
+    let task = &pipeline.task;
+    let mut user = prompts::render(
+        prompts::REQUEST,
+        &minijinja::context! { instruction => task.instruction.as_str(), metric => task.metric.name.as_str(), dataset => false },
+    );
+    user.push_str(&format!(
+        "\nThe naive baseline scores {}, the reference solution {}. The submission lies at {}.",
+        task.metric.baseline, task.metric.reference, task.submission
+    ));
+    if let Some(failure) = failure {
+        user.push_str(&format!("\nAn earlier plan was carried out and did not pass: {failure}"));
+    }
+    let question = Question {
+        role: "planner",
+        system: prompts::render(prompts::OUTLINE, &minijinja::context! {}),
+        user,
+        draw: round,
+        temperature: 0.7,
+        model,
+    };
+    let (outline, verdict) = match question.ask(Outline::check).await {
+        Ok(answer) => {
+            let reason = format!("{}; {} steps", answer.value.why, answer.value.steps.len());
+            let verdict =
+                verdict(VerdictStage::Plan, &answer.value.name, round, Outcome::Passed, Judge::Model, reason);
+            (Some(answer.value.clone()), Verdict { evidence: vec![answer.evidence()], ..verdict })
+        }
+        Err(AskError::Unusable { reason, .. }) => {
+            let reason = format!("the planner's answers cannot be used: {reason}");
+            (
+                None,
+                verdict(VerdictStage::Plan, "a plan in words", round, Outcome::Failed, Judge::Rule, reason),
+            )
+        }
+        Err(AskError::Model(error)) => return Err(error.into()),
+    };
+    pipeline.context.verdict(verdict)?;
+    Ok(outline)
+}
+
+/// Judges what lies there by the hidden validation, where the task has some left. `None` when the episode is over.
+async fn judge(
+    pipeline: &Pipeline<'_>,
+    environment: &mut dyn Environment,
+    name: &str,
+    round: u32,
+) -> Result<Option<Verdict>, AgentError> {
+    let judged = |outcome, reason| {
+        verdict(VerdictStage::Implementation, name, round, outcome, Judge::Execution, reason)
+    };
+    if pipeline.context.meter.remaining().validations == 0 {
+        let reason = "the task has no validation left to check it with".to_owned();
+        return Ok(Some(judged(Outcome::Passed, reason)));
+    }
+    let Some(seen) = step(environment, Action::Validate).await? else { return Ok(None) };
+    Ok(Some(match (seen.validation, seen.error) {
+        (Some(score), _) => {
+            let metric = &pipeline.task.metric;
+            let is_better = metric.goal.better(score.raw, metric.baseline);
+            let outcome = if is_better { Outcome::Passed } else { Outcome::Failed };
+            let word = if is_better { "better than" } else { "no better than" };
+            let reason = format!(
+                "{} is {:.5} on the validation split, {word} the naive baseline's {:.5}",
+                score.metric, score.raw, metric.baseline
+            );
+            Verdict { measured: [(score.metric, score.raw)].into(), ..judged(outcome, reason) }
+        }
+        (None, error) => {
+            judged(Outcome::Failed, error.unwrap_or_else(|| "the submission has no score".to_owned()))
+        }
+    }))
+}
+
+fn verdict(
+    stage: VerdictStage,
+    subject: &str,
+    round: u32,
+    outcome: Outcome,
+    judge: Judge,
+    reason: String,
+) -> Verdict {
+    let (evidence, measured) = (Vec::new(), BTreeMap::new());
+    Verdict { stage, subject: subject.to_owned(), round, outcome, judge, reason, evidence, measured }
+}
