@@ -129,7 +129,7 @@ fn line(set: &str, agent: &str, records: &[EpisodeRecord]) -> Option<Line> {
 /// Ranks values, the greatest first; equal ones share the mean of their places.
 #[expect(clippy::cast_precision_loss, reason = "a handful of agents")]
 fn ranks(values: &[f64]) -> Vec<f64> {
-    let is_same = |a: f64, b: f64| a == b || (a - b).abs() <= SAME * a.abs().max(b.abs());
+    let is_same = |a: f64, b: f64| a == b || (a.is_finite() && (a - b).abs() <= SAME * a.abs());
     values
         .iter()
         .map(|value| {
