@@ -77,6 +77,8 @@ struct Site {
     folds: u64,
     /// With all repetitions.
     all_folds: u64,
+    /// The rows of a first look; 0 for a whole fold.
+    look_rows: u64,
     /// The candidates whose modules are there, by module name.
     candidates: BTreeMap<String, Candidate>,
 }
@@ -173,6 +175,8 @@ impl<'a> Engine<'a> {
         let count = |fact: &str| profile.number(fact).unwrap_or(0.0) as u64;
         (self.site.rows, self.site.folds, self.site.all_folds) =
             (count("rows"), count("folds"), count("all_folds"));
+        let start = self.time.share_of(self.context.elapsed());
+        self.site.look_rows = race::look_rows(self.site.rows, start);
         Ok(profile)
     }
 
@@ -219,9 +223,10 @@ impl<'a> Engine<'a> {
             let phase = format!("look {}/{}", index + 1, candidates.len());
             self.context.note(&phase, format!("{}: {}", candidate.name, candidate.why))?;
             let module = self.place(candidate).await?;
-            let rows = race::look_rows(self.site.rows);
+            let rows = self.site.look_rows;
+            // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
             #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
-            let fair = (3.0 * rest / left as f64).min(rest);
+            let fair = (3.0 * rest / left as f64).clamp(0.4 * rest, rest);
             let arguments = format!("1 {rows} {fair:.0}", fair = fair.ceil());
             let job = Job { name: label(&module), module, arguments, deadline: fair, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
@@ -237,7 +242,7 @@ impl<'a> Engine<'a> {
         let Some(left) = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)) else {
             return Ok(());
         };
-        let growth = race::growth(self.site.rows, self.site.folds);
+        let growth = race::growth(self.site.rows, self.site.folds, self.site.look_rows);
         // Half of what is left of everything, so that the best can be tuned, too.
         let chosen = race::survivors(looks, growth, 0.5 * left);
         let names: Vec<String> = chosen.iter().map(|index| label(&looks[*index].module)).collect();

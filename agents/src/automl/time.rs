@@ -52,6 +52,11 @@ impl TimePlan {
         Self { start, total: left * share.max(0.0), ..self }
     }
 
+    /// Tells what share of the time has passed.
+    pub(crate) fn share_of(self, elapsed: Duration) -> f64 {
+        (elapsed.as_secs_f64() - self.start) / self.total.max(f64::MIN_POSITIVE)
+    }
+
     /// Returns what is left of the race.
     pub(crate) fn race(self, elapsed: Duration) -> Option<f64> {
         self.left(elapsed, RACE)

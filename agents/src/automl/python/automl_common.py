@@ -18,7 +18,7 @@ import pandas as pd
 from mlgym_model import calibrated, kind_of, predict, submission_of, take
 
 warnings.filterwarnings("ignore")
-DATA = pathlib.Path("/data")
+DATA = pathlib.Path(os.environ.get("AUTOML_DATA", "/data"))
 WORK = pathlib.Path(os.environ.get("AUTOML_WORK", "/workspace/automl"))
 OUT = WORK / "out"
 SPEC = json.loads((DATA / "dataset.json").read_text())
@@ -163,7 +163,8 @@ def smooth_score(y, predicted):
 
 def error_of(problem, oof, known):
     """The standard error of the metric over the folds' held-out rows; 0 where there are too few of them to tell."""
-    values = [score(problem.y[rows], oof[rows]) for rows in (held[known[held]] for _, held in problem.folds[: problem.once]) if len(rows)]
+    parts = [held_out[known[held_out]] for _, held_out in problem.folds[: problem.once]]
+    values = [score(problem.y[rows], oof[rows]) for rows in parts if len(rows)]
     values = [value for value in values if np.isfinite(value)]
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
@@ -241,7 +242,8 @@ class Tally:
 
     def fold_scores(self, problem, stage):
         oof = self.oof(stage)
-        return [smooth_score(problem.y[held], oof[held]) for _, held in (problem.folds[f] for f in self.folds if f < problem.once)]
+        parts = [problem.folds[fold][1] for fold in self.folds if fold < problem.once]
+        return [smooth_score(problem.y[rows], oof[rows]) for rows in parts]
 
     def result(self, problem, make, stage):
         """The predictions of all rows and of the test rows."""
