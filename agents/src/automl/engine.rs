@@ -77,6 +77,8 @@ struct Site {
     folds: u64,
     /// With all repetitions.
     all_folds: u64,
+    /// The rows of a first look; 0 for a whole fold.
+    look_rows: u64,
     /// The candidates whose modules are there, by module name.
     candidates: BTreeMap<String, Candidate>,
 }
@@ -178,6 +180,7 @@ impl<'a> Engine<'a> {
     /// Puts the engine's programs into the sandbox and looks at the data.
     pub async fn profile(&mut self) -> Result<Profile, Stop> {
         let kind = self.site.kind.ok_or_else(|| Stop::Fallback(NO_PIPELINE.to_owned()))?;
+        let started = self.context.elapsed();
         self.context.note("profile", "looks at the data")?;
         // A budget that ends before there is a model finds something to grade.
         let sample = "cp -n /data/sample_submission.csv /workspace/submission.csv 2>/dev/null; true";
@@ -193,6 +196,9 @@ impl<'a> Engine<'a> {
         let count = |fact: &str| profile.number(fact).unwrap_or(0.0) as u64;
         (self.site.rows, self.site.folds, self.site.all_folds) =
             (count("rows"), count("folds"), count("all_folds"));
+        // What a language model took before says nothing of the machine.
+        let start = self.time.share_of(self.context.elapsed().saturating_sub(started));
+        self.site.look_rows = race::look_rows(self.site.rows, self.site.folds, start);
         Ok(profile)
     }
 
@@ -245,9 +251,10 @@ impl<'a> Engine<'a> {
             let phase = format!("look {}/{}", index + 1, candidates.len());
             self.context.note(&phase, format!("{}: {}", candidate.name, candidate.why))?;
             let module = self.place(candidate).await?;
-            let rows = race::look_rows(self.site.rows, self.site.folds);
+            let rows = self.site.look_rows;
+            // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
             #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
-            let fair = (3.0 * rest / left as f64).min(rest);
+            let fair = (3.0 * rest / left as f64).clamp(0.4 * rest, rest);
             let arguments = format!("1 {rows} {fair:.0}", fair = fair.ceil());
             let job = Job { name: label(&module), module, arguments, deadline: fair, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
@@ -263,7 +270,7 @@ impl<'a> Engine<'a> {
         let Some(left) = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)) else {
             return Ok(());
         };
-        let growth = race::growth(self.site.rows, self.site.folds);
+        let growth = race::growth(self.site.rows, self.site.folds, self.site.look_rows);
         // Half of what is left of everything, so that the best can be tuned, too.
         let chosen = race::survivors(looks, growth, 0.5 * left);
         let names: Vec<String> = chosen.iter().map(|index| label(&looks[*index].module)).collect();

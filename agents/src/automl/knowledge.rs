@@ -118,7 +118,7 @@ mod tests {
         let found = names("tabular", "classification", small);
         assert!(found.contains(&"svm-gauss".to_owned()) && !found.contains(&"kernel-map".to_owned()));
         let large = serde_json::json!({ "rows": 500_000, "smallest_class": 1000, "features": 8, "many": 0 });
-        assert_eq!(names("tabular", "classification", large), ["lightgbm"]);
+        assert_eq!(names("tabular", "classification", large), ["lightgbm-fast", "lightgbm"]);
     }
 
     #[test]

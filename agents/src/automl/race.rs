@@ -2,7 +2,13 @@
 //! and of durations that the host measured; nothing here reads a clock.
 
 /// Rows of the first fold that a first look fits on, where there are many more.
-pub(crate) const LOOK_ROWS: u64 = 3000;
+const LOOK_ROWS: u64 = 3000;
+
+/// The same where the machine is slow for the time that there is.
+const FEW_ROWS: u64 = 1000;
+
+/// The machine is slow when loading the libraries and looking at the data took this share of the time.
+const SLOW: f64 = 0.12;
 
 /// Trials of one batch at most, so that a batch that goes wrong costs little.
 const MOST_TRIALS: f64 = 12.0;
@@ -24,17 +30,18 @@ pub(crate) struct Look {
     pub(crate) seconds: f64,
 }
 
-/// Returns the rows that a first look fits on; 0 for all of the first fold, which is kept then. Where that fold is all
-/// that there is, the look is the measurement.
-pub(crate) fn look_rows(rows: u64, folds: u64) -> u64 {
-    if rows > 3 * LOOK_ROWS && folds > 1 { LOOK_ROWS } else { 0 }
+/// Returns the rows that a first look fits on; 0 for all of the first fold, which is kept then. `start` is the share of
+/// the time that the start took. Where the first fold is all that there is, the look is the measurement.
+pub(crate) fn look_rows(rows: u64, folds: u64, start: f64) -> u64 {
+    let look = if start > SLOW { FEW_ROWS } else { LOOK_ROWS };
+    if rows > 2 * look && folds > 1 { look } else { 0 }
 }
 
 /// Says by what a first look's duration is to be multiplied for the folds that are left.
 #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
-pub(crate) fn growth(rows: u64, folds: u64) -> f64 {
+pub(crate) fn growth(rows: u64, folds: u64, look: u64) -> f64 {
     let fitted = rows as f64 * (folds as f64 - 1.0).max(1.0) / folds.max(1) as f64;
-    match look_rows(rows, folds) {
+    match look {
         0 => (folds as f64 - 1.0).max(0.0),
         look => folds as f64 * (fitted / look as f64).powf(GROWTH),
     }
@@ -157,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_look_at_few_rows_says_what_all_would_take() {
-        assert_eq!((look_rows(900, 5), growth(900, 5)), (0, 4.0));
-        assert_eq!((look_rows(50_000, 1), growth(50_000, 1)), (0, 0.0));
-        assert_eq!(look_rows(50_000, 5), LOOK_ROWS);
-        assert!((growth(37_500, 5) - 5.0 * 10_f64.powf(GROWTH)).abs() < 1e-9);
+        assert_eq!((look_rows(900, 5, 0.05), growth(900, 5, 0)), (0, 4.0));
+        assert_eq!((look_rows(50_000, 1, 0.05), growth(50_000, 1, 0)), (0, 0.0));
+        assert_eq!((look_rows(50_000, 5, 0.05), look_rows(50_000, 5, 0.3)), (LOOK_ROWS, FEW_ROWS));
+        assert!((growth(37_500, 5, LOOK_ROWS) - 5.0 * 10_f64.powf(GROWTH)).abs() < 1e-9);
     }
 
     #[test]

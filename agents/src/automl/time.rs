@@ -50,6 +50,11 @@ impl TimePlan {
         Self { start, total: left * share.clamp(0.0, 1.0), ..self }
     }
 
+    /// Tells what share of the time something took.
+    pub(crate) fn share_of(self, duration: Duration) -> f64 {
+        duration.as_secs_f64() / self.total.max(f64::MIN_POSITIVE)
+    }
+
     /// Returns what is left of the race.
     pub(crate) fn race(self, elapsed: Duration) -> Option<f64> {
         self.left(elapsed, RACE)

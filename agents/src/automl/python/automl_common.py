@@ -5,6 +5,7 @@ done is said in numbers of folds, rows and trials; deadlines are only there for 
 """
 
 import contextlib
+import inspect
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ import pandas as pd
 from mlgym_model import calibrated, kind_of, predict, submission_of, take
 
 warnings.filterwarnings("ignore")
-DATA = pathlib.Path("/data")
+DATA = pathlib.Path(os.environ.get("AUTOML_DATA", "/data"))
 WORK = pathlib.Path(os.environ.get("AUTOML_WORK", "/workspace/automl"))
 OUT = WORK / "out"
 SPEC = json.loads((DATA / "dataset.json").read_text())
@@ -170,8 +171,8 @@ def smooth_score(problem, y, predicted):
 
 def error_of(problem, oof, known):
     """The standard error of the metric over the folds' held-out rows; 0 where there are too few of them to tell."""
-    pairs = ((problem.y[rows], oof[rows]) for rows in (held[known[held]] for _, held in problem.folds[: problem.once]) if len(rows))
-    values = [problem.score(y, predicted) for y, predicted in pairs]
+    parts = [held_out[known[held_out]] for _, held_out in problem.folds[: problem.once]]
+    values = [problem.score(problem.y[rows], oof[rows]) for rows in parts if len(rows)]
     values = [value for value in values if np.isfinite(value)]
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
@@ -215,6 +216,8 @@ class Tally:
 
     def __init__(self, problem, make):
         self.stages = getattr(make(), "stages", None)
+        if self.stages is not None and "rounds" not in inspect.signature(make).parameters:
+            raise SystemExit("a model with stages is made with a parameter `rounds`, so that it can be made without them")
         count = len(self.stages) if self.stages is not None else 1
         shape = (len(problem.y), problem.count) if IS_CLASSES else (len(problem.y),)
         self.total = np.zeros((count, *shape))
@@ -261,7 +264,8 @@ class Tally:
 
     def fold_scores(self, problem, stage):
         oof = self.oof(stage)
-        return [smooth_score(problem, problem.y[held], oof[held]) for _, held in (problem.folds[f] for f in self.folds if f < problem.once)]
+        parts = [problem.folds[fold][1] for fold in self.folds if fold < problem.once]
+        return [smooth_score(problem, problem.y[rows], oof[rows]) for rows in parts]
 
     def result(self, problem, make, stage):
         """The predictions of all rows and of the test rows."""

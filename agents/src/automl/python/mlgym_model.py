@@ -90,23 +90,41 @@ def take(x, rows):
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
 
-class Piped:
-    """A transformer and a model in a row, without scikit-learn's cloning."""
+class Piped(Staged):
+    """A transformer and a model in a row, without scikit-learn's cloning. It has stages where its model has."""
 
     def __init__(self, *steps):
         *self.before, self.model = steps
+        self.stages = getattr(self.model, "stages", None)
+        self._known = (None, None)
 
-    def fit(self, x, y):
+    def fit(self, x, y, watch=None):
         for step in self.before:
             x = step.fit_transform(x, y)
-        self.model.fit(x, y)
+        self._known = (None, None)
+        if self.stages is None or watch is None:
+            self.model.fit(x, y)
+        else:
+            self.model.fit(x, y, watch=(self._before(watch[0]), watch[1]))
         self.classes_ = getattr(self.model, "classes_", None)
         return self
 
     def _before(self, x):
+        if self.stages is None:
+            return self._transformed(x)
+        # Stages are asked for one after the other for the same rows.
+        self.model.stage = self.stage
+        if self._known[0] is not x:
+            self._known = (x, self._transformed(x))
+        return self._known[1]
+
+    def _transformed(self, x):
         for step in self.before:
             x = step.transform(x)
         return x
+
+    def __getstate__(self):
+        return self.__dict__ | {"_known": (None, None)}
 
     def predict(self, x):
         return self.model.predict(self._before(x))

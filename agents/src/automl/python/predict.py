@@ -1,6 +1,7 @@
 """`predict.py DIRECTORY`: writes the submission with the model that is saved there, as its users would."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -10,7 +11,7 @@ directory = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(directory))
 import mlgym_model
 
-data = pathlib.Path("/data")
+data = pathlib.Path(os.environ.get("AUTOML_DATA", "/data"))
 spec = json.loads((data / "dataset.json").read_text())
 predicted = mlgym_model.load(directory).predict(pd.read_csv(data / spec["test"]), data)
 predicted.to_csv("/workspace/submission.csv", index=False)

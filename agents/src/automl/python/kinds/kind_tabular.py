@@ -112,12 +112,11 @@ def drift(x, x_test):
     theirs = np.sort(rng.choice(len(x_test), min(DRIFT_ROWS, len(x_test)), replace=False))
     table = pd.concat([x.iloc[ours], x_test.iloc[theirs]], ignore_index=True)
     label = np.repeat([0, 1], [len(ours), len(theirs)])
-    part = rng.permutation(len(label)) % 2
-    fit, asked = np.flatnonzero(part == 0), np.flatnonzero(part == 1)
+    part = rng.permutation(len(label)) % 2 == 0
     # The coder must not know the other half's labels: it turns categories of many values into means of them.
-    coder = Features("standard")
-    model = LogisticRegression(C=0.1, max_iter=300).fit(coder.fit_transform(table.iloc[fit], label[fit]), label[fit])
-    value = roc_auc_score(label[asked], model.decision_function(coder.transform(table.iloc[asked])))
+    coder, model = Features("standard"), LogisticRegression(C=0.1, max_iter=300)
+    model.fit(coder.fit_transform(table[part], label[part]), label[part])
+    value = roc_auc_score(label[~part], model.decision_function(coder.transform(table[~part])))
     return float(value), model.decision_function(coder.transform(x))
 
 
@@ -333,17 +332,25 @@ class Trees(Staged):
                 valid = [lightgbm.Dataset(self.coder.transform(x_rows(watch[0], seen)), target, reference=data)]
                 callbacks = [lightgbm.early_stopping(self.PATIENCE, verbose=False)]
         self.booster = lightgbm.train(settings, data, rounds, valid_sets=valid, callbacks=callbacks)
-        self._coded = (None, None)
+        self._known = (None, None, 0, 0.0)
         return self
 
     def _raw(self, x):
-        # Stages are asked for one after the other for the same rows.
-        if self._coded[0] is not x:
-            self._coded = (x, self.coder.transform(x))
-        return self.booster.predict(self._coded[1], num_iteration=int(self.stage or self.rounds or self.top))
+        """The sum of the trees up to the stage. Stages are asked for one after the other for the same rows, so that
+        each adds its trees to the sum of the one before it."""
+        stage = int(self.stage or self.rounds or self.top)
+        stage = max(1, min(stage, self.booster.current_iteration()))
+        if self._known[0] is not x or self._known[2] > stage:
+            self._known = (x, self.coder.transform(x), 0, 0.0)
+        _, coded, at, total = self._known
+        if stage > at:
+            total = total + self.booster.predict(coded, raw_score=True, start_iteration=at, num_iteration=stage - at)
+            self._known = (x, coded, stage, total)
+        return total
 
     def predict(self, x):
-        return self._raw(x)
+        raw = self._raw(x)
+        return np.exp(raw) if self.objective == "poisson" else raw
 
     @property
     def predict_proba(self):
@@ -352,13 +359,15 @@ class Trees(Staged):
         return self._probabilities
 
     def _probabilities(self, x):
+        from scipy.special import expit, softmax
+
         if self.booster is None:
             return np.ones((len(x), 1))
         raw = self._raw(x)
-        return np.column_stack([1 - raw, raw]) if raw.ndim == 1 else raw
+        return np.column_stack([expit(-raw), expit(raw)]) if raw.ndim == 1 else softmax(raw, axis=1)
 
     def __getstate__(self):
-        return self.__dict__ | {"_coded": (None, None)}
+        return self.__dict__ | {"_known": (None, None, 0, 0.0)}
 
 
 def x_rows(x, rows):
