@@ -29,6 +29,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod planning;
 mod prompts;
+mod race;
 pub mod request;
 pub mod scripts;
 mod search;

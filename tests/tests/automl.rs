@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask};
 use mlgym_agents::automl::engine::{Engine, Stop};
-use mlgym_agents::automl::knowledge::Candidate;
+use mlgym_agents::automl::kinds::KINDS;
+use mlgym_agents::automl::knowledge::{Candidate, Knowledge};
 use mlgym_agents::automl::plan::{Execution, Plan, Refit};
-use mlgym_journal::{EpisodePlan, Observation};
+use mlgym_agents::automl::{AutoMl, scripts};
+use mlgym_journal::{EpisodePlan, EpisodeStatus, Event, Observation};
 use mlgym_sandbox::image::{ImageBuilder, Images};
 use mlgym_tasks::PreparedData;
 use mlgym_tests::Lab;
@@ -46,7 +48,7 @@ fn two_clusters(rows: usize) -> Table {
 }
 
 /// A lab whose task has this table as its data, with an image that has the libraries.
-async fn lab(table: &Table) -> (Lab, Arc<ReadyTask>) {
+async fn lab(table: &Table, seconds: f64) -> (Lab, Arc<ReadyTask>) {
     let lab = Lab::new().await;
     let images = ImageBuilder::new(
         &mlgym_sandbox::docker::DockerBackend::connect(Default::default()).await.unwrap(),
@@ -57,9 +59,9 @@ async fn lab(table: &Table) -> (Lab, Arc<ReadyTask>) {
     let task = lab.task("");
     let mut task = (*task).clone();
     task.submission = "/workspace/submission.csv".into();
-    task.baseline = Some("echo baseline > submission.csv".to_owned());
+    task.baseline = Some("echo score 0.25 > submission.csv".to_owned());
     task.limits.memory_bytes = 2 << 30;
-    task.budgets.wall_s = Some(240.0);
+    task.budgets.wall_s = Some(seconds);
     let (public, private) = (lab.directory.path().join("public"), lab.directory.path().join("private"));
     for directory in [&public, &private] {
         std::fs::create_dir_all(directory).unwrap();
@@ -126,7 +128,7 @@ impl Agent for Driven {
 
 #[tokio::test]
 async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_only_themselves() {
-    let (lab, ready) = lab(&two_clusters(80)).await;
+    let (lab, ready) = lab(&two_clusters(80), 240.0).await;
     let code = "class Steady:\n    def __init__(self, model):\n        self.model = model\n\n    \
                 def fit(self, x, y):\n        self.model.fit(x[['a', 'b']], y)\n        return self\n\n    \
                 def predict_proba(self, x):\n        return self.model.predict_proba(x[['a', 'b']])\n";
@@ -158,4 +160,69 @@ async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_o
     assert_eq!((refit.rows, refit.members), (80, 1));
     assert!(seen[0].is_ok(), "{seen:?}");
     assert_eq!(seen[1].stdout.content.trim(), "id,label\n0,no\n1,yes", "{:?}", seen[1]);
+}
+
+/// Writes down what the self-test found out, because a submission is not what it is after.
+struct SelfTest(Arc<Mutex<Option<Observation>>>);
+
+#[async_trait]
+impl Agent for SelfTest {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        environment.reset(context.seed).await?;
+        let kind = KINDS.iter().find(|kind| kind.name == "tabular").unwrap();
+        let mut files: Vec<(String, String)> = scripts::files(kind)
+            .into_iter()
+            .map(|(name, content)| (format!("/tmp/engine/{name}"), content.to_owned()))
+            .collect();
+        for (task, _) in kind.knowledge {
+            for candidate in Knowledge::for_kind(kind.name, task).unwrap().candidates {
+                let path = format!("/tmp/candidates/{task}/candidate_{}.py", scripts::slug(&candidate.name));
+                files.push((path, scripts::module(&candidate, kind.name, 0)));
+            }
+        }
+        files.push(("/tmp/selftest.py".to_owned(), include_str!("automl_cases/selftest.py").to_owned()));
+        for (path, content) in files {
+            let seen = environment.step(Action::Write { path, content }).await?.observation;
+            assert!(seen.is_ok(), "{seen:?}");
+        }
+        let command = "python /tmp/selftest.py /tmp/engine /tmp/candidates".to_owned();
+        let run = Action::Shell { command, timeout: Some(1500.0), background: false };
+        *self.0.lock().unwrap() = Some(environment.step(run).await?.observation);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn tables_that_nobody_would_wish_for_are_fitted_or_refused_in_words() {
+    let (lab, ready) = lab(&two_clusters(10), 1600.0).await;
+    let found = Arc::new(Mutex::new(None));
+    let agent = {
+        let found = found.clone();
+        move |_: &EpisodePlan| Some(Box::new(SelfTest(found.clone())) as Box<dyn Agent>)
+    };
+    let manifest = lab.plan(&ready.task);
+    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    let seen = found.lock().unwrap().take().expect("the self-test came to an end");
+    assert!(seen.is_ok(), "{}\n{}", seen.stdout.content, seen.stderr.content);
+    assert!(seen.stdout.content.contains("one row: refused: 1 labelled rows"), "{}", seen.stdout.content);
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_learnt_from_gets_the_baseline_and_says_why() {
+    let (lab, ready) = lab(&two_clusters(1), 240.0).await;
+    let manifest = lab.plan(&ready.task);
+    let agent = |_: &EpisodePlan| Some(Box::new(AutoMl) as Box<dyn Agent>);
+    let report = lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    assert_eq!((report.records[0].status, report.records[0].raw), (EpisodeStatus::Graded, Some(0.25)));
+    let notes: Vec<String> = lab
+        .journal(&manifest)
+        .into_iter()
+        .filter_map(|line| if let Event::Note { text, .. } = line.event { Some(text) } else { None })
+        .collect();
+    let why = notes.iter().find(|note| note.contains("baseline")).expect("a note on the baseline");
+    assert!(why.contains("1 labelled rows are too few to learn from"), "{why}");
 }

@@ -89,7 +89,7 @@ fn of<'a>(verdicts: &'a [Verdict], stage: VerdictStage, subject: &str) -> Vec<&'
 }
 
 /// Three plans: a poor one; a good one, whose agents also propose a candidate that breaks; and one with a candidate that
-/// prints a score it does not have.
+/// prints a score it does not have, beside one whose rounds are found while it is fitted.
 #[tokio::test(flavor = "multi_thread")]
 async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
     let forger = json!([{
@@ -107,12 +107,20 @@ async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
         "model": "Piped(Features(\"standard\"), Ridge(alpha))",
         "space": [{ "name": "alpha", "kind": "log", "default": 3.0, "range": [0.1, 100] }],
     }]);
+    let staged = json!([{
+        "name": "staged", "why": "a product before the boosting", "imports": [],
+        "code": "class Product:\n    def fit(self, x, y=None):\n        return self\n    def fit_transform(self, x, y=None):\n        \
+                 return self.transform(x)\n    def transform(self, x):\n        return x.assign(product=x.iloc[:, 0] * x.iloc[:, 1])",
+        "model": "Piped(Product(), Trees(rounds, num_leaves=6, seed=SEED))",
+        "space": [{ "name": "rounds", "kind": "stages", "default": null, "range": [] }],
+    }]);
     let answer = move |request: &Request| {
         fit(request).unwrap_or_else(|| match (request.role.as_str(), request.draw) {
             ("planner", 0) => plan("poor", &["random-forest"]),
             ("planner", 1) => plan("good", &["ridge", "lasso-power"]),
             ("planner", 2) => plan("forged", &["ridge"]),
             ("data agent", 1) => proposal(&broken),
+            ("data agent", 2) => proposal(&staged),
             ("model agent", 1) => proposal(&own),
             ("model agent", 2) => proposal(&forger),
             _ => proposal(&json!([])),
@@ -126,6 +134,11 @@ async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
     assert!(execution("good").passed(), "{}", execution("good").reason);
     assert!(execution("good").evidence.contains(&"candidate:own-ridge".to_owned()));
     assert!(execution("forged").passed(), "{}", execution("forged").reason);
+    assert!(
+        execution("forged").evidence.contains(&"candidate:staged".to_owned()),
+        "{:?}",
+        execution("forged")
+    );
     let forger = execution("forged/forger");
     assert!(
         !forger.passed() && forger.reason.contains("forger says 1, and left no predictions"),

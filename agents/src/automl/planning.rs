@@ -116,7 +116,7 @@ pub(crate) fn by_knowledge(
     let mut suitable: Vec<Candidate> = knowledge
         .suitable(profile)
         .into_iter()
-        .filter(|candidate| forbidden_import(&candidate.imports, "", forbidden).is_none())
+        .filter(|candidate| forbidden_use(&candidate.imports, &code_of(candidate), forbidden).is_none())
         .cloned()
         .collect();
     // What was part of what was handed in on such data has its turn first.
@@ -150,7 +150,7 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
         .knowledge
         .suitable(case.profile)
         .into_iter()
-        .filter(|candidate| forbidden_import(&candidate.imports, "", case.forbidden).is_none())
+        .filter(|candidate| forbidden_use(&candidate.imports, &code_of(candidate), case.forbidden).is_none())
         .cloned()
         .collect();
     let user = case.describe();
@@ -290,7 +290,8 @@ impl CandidateDraft {
         if let Some(line) = self.imports.iter().find(|line| !is_import(line)) {
             return Err(format!("{name}: {line:?} is no import line"));
         }
-        if let Some(library) = forbidden_import(&self.imports, &self.code, forbidden) {
+        let code = format!("{}\n{}", self.code, self.model);
+        if let Some(library) = forbidden_use(&self.imports, &code, forbidden) {
             return Err(format!("{name}: it uses {library}, which may not be used"));
         }
         if self.model.trim().is_empty() || self.model.contains('\n') {
@@ -326,6 +327,10 @@ impl ParameterDraft {
             return Err(format!("{candidate}: the parameter {name:?} does not occur in model"));
         }
         match self.kind.as_str() {
+            "stages" if self.name != "rounds" => {
+                Err(format!("{candidate}: {name} has the kind stages; only a parameter rounds can have it"))
+            }
+            "stages" => Ok(()),
             "choice" if self.range.len() < 2 => {
                 Err(format!("{candidate}: {name} has fewer than two choices"))
             }
@@ -343,13 +348,22 @@ impl ParameterDraft {
                 }
                 Ok(())
             }
-            other => {
-                Err(format!("{candidate}: the kind {other:?} of {name} is none of float, log, int, choice"))
-            }
+            other => Err(format!(
+                "{candidate}: the kind {other:?} of {name} is none of float, log, int, choice, stages"
+            )),
         }
     }
 
     fn into_parameter(self) -> Parameter {
+        if self.kind == "stages" {
+            // None, whatever is written: the model finds the number.
+            return Parameter {
+                name: self.name,
+                kind: self.kind,
+                default: "None".to_owned(),
+                range: Vec::new(),
+            };
+        }
         let is_number = self.kind != "choice";
         let write = |value: serde_json::Value| literal(&value, is_number);
         Parameter {
@@ -383,14 +397,63 @@ fn is_import(line: &str) -> bool {
     (line.starts_with("import ") || line.starts_with("from ")) && !line.contains(['\n', ';'])
 }
 
-/// Finds a forbidden library among import lines and in definitions.
-fn forbidden_import<'a>(imports: &[String], code: &str, forbidden: &'a [String]) -> Option<&'a str> {
-    let lines = || imports.iter().map(String::as_str).chain(code.lines()).map(str::trim);
+/// A candidate's definitions and its model.
+fn code_of(candidate: &Candidate) -> String {
+    format!("{}\n{}", candidate.code.as_deref().unwrap_or_default(), candidate.model)
+}
+
+/// Helpers of the engine's that load a library on their own, and the library.
+const LOADS: [(&str, &str); 1] = [("Trees", "lightgbm")];
+
+/// Finds a forbidden library among import lines, and in code.
+fn forbidden_use<'a>(imports: &[String], code: &str, forbidden: &'a [String]) -> Option<&'a str> {
+    let lines: Vec<&str> = imports.iter().map(String::as_str).chain(code.lines()).map(str::trim).collect();
+    let has = |line: &str, wanted: &str| {
+        line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|word| word == wanted)
+    };
     let uses = |library: &&String| {
-        lines().filter(|line| is_import(line)).any(|line| {
-            line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                .any(|word| word == library.as_str())
-        })
+        let is_imported = lines.iter().filter(|line| is_import(line)).any(|line| has(line, library));
+        let helpers = LOADS.iter().filter(|(_, loaded)| loaded == library);
+        is_imported || helpers.into_iter().any(|(helper, _)| lines.iter().any(|line| has(line, helper)))
     };
     forbidden.iter().find(uses).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(candidate: serde_json::Value, forbidden: &[&str], expected: Result<(), &str>) {
+        let draft: CandidateDraft = serde_json::from_value(candidate).unwrap();
+        let forbidden: Vec<String> = forbidden.iter().map(|library| (*library).to_owned()).collect();
+        match (draft.check(&forbidden), expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(reason), Err(part)) => assert!(reason.contains(part), "{reason:?} lacks {part:?}"),
+            (seen, expected) => panic!("{seen:?} is not {expected:?}"),
+        }
+    }
+
+    fn boosting(parameter: &str) -> serde_json::Value {
+        json!({ "name": "own", "why": "", "model": format!("Piped(Ratio(), Trees({parameter}, seed=SEED))"),
+                "space": [{ "name": parameter, "kind": "stages", "default": null, "range": [] }] })
+    }
+
+    #[test]
+    fn only_rounds_are_found_in_training() {
+        check(boosting("rounds"), &[], Ok(()));
+        check(boosting("leaves"), &[], Err("only a parameter rounds"));
+        let draft: CandidateDraft = serde_json::from_value(boosting("rounds")).unwrap();
+        let candidate = draft.into_candidate();
+        assert_eq!((candidate.space[0].default.as_str(), candidate.is_tunable()), ("None", false));
+    }
+
+    #[test]
+    fn a_helper_that_loads_a_forbidden_library_is_forbidden_too() {
+        check(boosting("rounds"), &["torch"], Ok(()));
+        check(boosting("rounds"), &["lightgbm"], Err("lightgbm, which may not be used"));
+        let forest = json!({ "name": "own", "why": "", "imports": ["from sklearn.ensemble import ExtraTreesRegressor"],
+                             "model": "Piped(Features(\"trees\"), Filled(), ExtraTreesRegressor(100))" });
+        check(forest, &["lightgbm"], Ok(()));
+    }
 }

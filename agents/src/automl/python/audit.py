@@ -6,6 +6,7 @@ predictions has null.
 
 from automl_common import OUT, Problem, in_the_metric, json, known_rows, np, sys
 
+# Read anew, because what lies in the working directory might have been changed by a candidate.
 problem = Problem(int(sys.argv[1]))
 audited = {}
 for name in sys.argv[2:]:

@@ -29,6 +29,9 @@ class Kind:
     # Whether test rows are predicted by the mean over the folds' models, or by one that is fitted on everything.
     mean_of_folds = True
 
+    # Whether folds have no meaning, and `evaluate` says everything of a model at once.
+    at_once = False
+
     def __init__(self, spec):
         self.spec = spec
 
@@ -51,8 +54,8 @@ class Kind:
         return None
 
     def evaluate(self, problem, make):
-        """What a model says of the training and of the test rows, where folds have no meaning; None stands for them."""
-        return None
+        """What a model says of the training and of the test rows; asked only of a kind that is done `at_once`."""
+        raise NotImplementedError
 
     def score(self, problem, y, predicted):
         """How good predictions are where nothing is known to measure the task's metric by; None stands for the metric."""
@@ -72,27 +75,56 @@ def kind_of(spec):
     return importlib.import_module(f"kind_{spec['kind']}").Data(spec)
 
 
+class Staged:
+    """A model that is made of rounds and can say what it would predict after fewer of them.
+
+    `stages` are the numbers of rounds to choose from, or None where the number is fixed; `stage` is the one that it
+    predicts at. `fit` takes rows to watch, and may stop when they no longer get better.
+    """
+
+    stages = None
+    stage = None
+
+
 def take(x, rows):
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
 
-class Piped:
-    """A transformer and a model in a row, without scikit-learn's cloning."""
+class Piped(Staged):
+    """A transformer and a model in a row, without scikit-learn's cloning. It has stages where its model has."""
 
     def __init__(self, *steps):
         *self.before, self.model = steps
+        self.stages = getattr(self.model, "stages", None)
+        self._known = (None, None)
 
-    def fit(self, x, y):
+    def fit(self, x, y, watch=None):
         for step in self.before:
             x = step.fit_transform(x, y)
-        self.model.fit(x, y)
+        self._known = (None, None)
+        if self.stages is None or watch is None:
+            self.model.fit(x, y)
+        else:
+            self.model.fit(x, y, watch=(self._before(watch[0]), watch[1]))
         self.classes_ = getattr(self.model, "classes_", None)
         return self
 
     def _before(self, x):
+        if self.stages is None:
+            return self._transformed(x)
+        # Stages are asked for one after the other for the same rows.
+        self.model.stage = self.stage
+        if self._known[0] is not x:
+            self._known = (x, self._transformed(x))
+        return self._known[1]
+
+    def _transformed(self, x):
         for step in self.before:
             x = step.transform(x)
         return x
+
+    def __getstate__(self):
+        return self.__dict__ | {"_known": (None, None)}
 
     def predict(self, x):
         return self.model.predict(self._before(x))
@@ -128,7 +160,7 @@ def predict(model, x, classes=None):
     return wide
 
 
-def submission_of(spec, classes, ids, predicted):
+def submission_of(spec, classes, ids, predicted, bias=None):
     """Predictions in the form that a dataset.json asks for."""
     columns = spec["submission"]["columns"]
     submission = pd.DataFrame({spec["id"]: ids})
@@ -136,7 +168,8 @@ def submission_of(spec, classes, ids, predicted):
         groups = spec["submission"]["prediction"] == "group"
         submission[columns[0]] = np.asarray(predicted).astype(int) if groups else predicted
     elif spec["submission"]["prediction"] == "class":
-        submission[columns[0]] = [classes[index] for index in predicted.argmax(axis=1)]
+        named = predicted if bias is None else predicted * np.asarray(bias)
+        submission[columns[0]] = [classes[index] for index in named.argmax(axis=1)]
     elif len(columns) == 1:
         submission[columns[0]] = np.clip(predicted[:, 1], 0, 1)
     else:
@@ -144,25 +177,37 @@ def submission_of(spec, classes, ids, predicted):
     return submission
 
 
+def calibrated(predicted, how):
+    """Corrects a model's predictions by one or two numbers that were found on rows it had not seen."""
+    if "power" in how:
+        powered = np.clip(predicted, 1e-7, 1) ** how["power"]
+        return powered / powered.sum(axis=1, keepdims=True)
+    if "slope" in how:
+        return how["shift"] + how["slope"] * predicted
+    return predicted
+
+
 class Predictor:
     """A weighted ensemble of fitted models, from the table as it is stored to the table that is asked for."""
 
-    def __init__(self, spec, kind, classes, members):
+    def __init__(self, spec, kind, classes, members, bias=None):
         self.spec, self.kind, self.classes = spec, kind, classes
-        # Pairs of a weight and a model; the weights sum to 1.
+        # Triples of a weight, a correction and a model; the weights sum to 1.
         self.members = members
+        # What each class's probability is multiplied by before one is named.
+        self.bias = bias
 
     def raw(self, table, directory=None):
         """The ensemble's numbers or probabilities. `directory` is where what lies beside the table is looked for."""
         x = self.kind.inputs(table, directory)
         count = None if self.classes is None else len(self.classes)
-        return sum(weight * predict(model, x, count) for weight, model in self.members)
+        return sum(weight * calibrated(predict(model, x, count), how) for weight, how, model in self.members)
 
     def predict(self, table, directory=None):
         """Predicts each row of a table that has the columns of the test table; the id may be absent."""
         named = hasattr(table, "columns") and self.spec["id"] in table.columns
         ids = table[self.spec["id"]].to_numpy() if named else np.arange(len(table))
-        return submission_of(self.spec, self.classes, ids, self.raw(table, directory))
+        return submission_of(self.spec, self.classes, ids, self.raw(table, directory), self.bias)
 
 
 def load(directory):

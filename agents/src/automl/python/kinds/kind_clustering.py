@@ -27,6 +27,7 @@ class Data(Table):
     """A table whose rows are to be put into groups. Its target is the row's own number."""
 
     modules = ("kind_tabular", "texts")
+    at_once = True
 
     def target(self, table):
         return table[self.spec["id"]].reset_index(drop=True).index.to_series()

@@ -58,7 +58,8 @@ class Data(Kind):
         self.graph = Graph(features, *ends, weight, len(self.ids))
 
     def facts(self, problem):
-        links, width = self.graph.links, 0 if self.graph.features is None else self.graph.features.shape[1]
+        graph = problem.x.graph
+        links, width = graph.links, 0 if graph.features is None else graph.features.shape[1]
         y, known = problem.y, problem.x.positions
         label = np.full(len(self.ids), -1)
         label[known] = y

@@ -25,7 +25,10 @@ class Data(kind_tabular.Data):
 
     def inputs(self, table, directory=None, part="test"):
         others = super().inputs(table.drop(columns=self.named))
-        return others.assign(**{MARK + str(name): table[name] for name in self.named})
+        if self.named and all(role == "nothing" for role in self.roles.values()):
+            # The text is enough: no column need stand in for those that say nothing.
+            others = others[[]]
+        return others.assign(**{MARK + str(name): table[name].to_numpy() for name in self.named})
 
     def facts(self, problem):
         columns = text_columns(problem.x)
