@@ -215,7 +215,7 @@ async fn tables_that_nobody_would_wish_for_are_fitted_or_refused_in_words() {
 async fn a_table_that_cannot_be_learnt_from_gets_the_baseline_and_says_why() {
     let (lab, ready) = lab(&two_clusters(1), 240.0).await;
     let manifest = lab.plan(&ready.task);
-    let agent = |_: &EpisodePlan| Some(Box::new(AutoMl) as Box<dyn Agent>);
+    let agent = |_: &EpisodePlan| Some(Box::new(AutoMl::default()) as Box<dyn Agent>);
     let report = lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
     assert_eq!((report.records[0].status, report.records[0].raw), (EpisodeStatus::Graded, Some(0.25)));
     let notes: Vec<String> = lab
