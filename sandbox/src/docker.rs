@@ -354,6 +354,19 @@ pub(crate) async fn remove(docker: &Docker, id: &SandboxId) -> Result<(), Sandbo
     }
 }
 
+/// Asks the engine for one container as it stands in its list, with its size or without. A container is never inspected
+/// while it runs: engines (20.10) do that with the container locked, and wait in it for every program that is being started
+/// in the container; a sandbox's user who stops such a program on its way in would keep it from being killed ever after.
+pub(crate) async fn summary(
+    docker: &Docker,
+    id: &SandboxId,
+    size: bool,
+) -> Result<Option<ContainerSummary>, Error> {
+    let filters = HashMap::from([("id", vec![id.0.as_str()])]);
+    let options = ListContainersOptionsBuilder::default().all(true).size(size).filters(&filters).build();
+    Ok(docker.list_containers(Some(options)).await?.into_iter().next())
+}
+
 /// Wraps an engine's refusal.
 pub(crate) fn engine(verb: &'static str) -> impl Fn(Error) -> SandboxError {
     move |source| SandboxError::Engine { verb, source: Box::new(source) }

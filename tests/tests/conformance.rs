@@ -392,7 +392,10 @@ async fn stops_no_copy(lab: &Lab) {
     let target = lab.directory.path().join("file");
     let caps = TransferCaps { bytes: 100, entries: 1 };
     assert_eq!(s.get("/workspace/file", &target, caps).await.unwrap().bytes, 5);
-    s.interrupt(&job).await.unwrap();
+    // Meanwhile programs of mlgym's own are stopped on their way in, which must not keep it all from being killed.
+    s.wait(&job, Duration::from_secs(6)).await.unwrap();
+    let report = s.interrupt(&job).await.unwrap();
+    assert!(matches!(report, JobReport::Ended(_)), "{report:?} on {:?}", lab.place);
     assert_eq!(said(s, "echo on").await, "on");
     sandbox.destroy().await.unwrap();
 }

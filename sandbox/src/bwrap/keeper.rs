@@ -188,7 +188,16 @@ impl Keeper {
         let is_ours = self.is_ours();
         let is_living = |process: &Process| prey.living.iter().any(|job| processes::is_of(process.pid, job));
         let is_spared = |process: &Process| prey.spared.contains(&process.inner);
-        processes::hunt(self.init, |process| !is_ours(process) && !is_spared(process) && !is_living(process))
+        let dead = processes::hunt(self.init, |process| {
+            !is_ours(process) && !is_spared(process) && !is_living(process)
+        });
+        // Whoever shares their user may have stopped them, and a watcher that is stopped tells of no end.
+        for process in processes::descendants(self.init) {
+            if is_ours(&process) || is_spared(&process) {
+                processes::send(process.pid, rustix::process::Signal::CONT);
+            }
+        }
+        dead
     }
 
     /// How many processes are mlgym's own: bubblewrap, PID 1, the keeper, and what watches the programs.

@@ -7,15 +7,14 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
-    UploadToContainerOptionsBuilder,
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::TryStreamExt;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::archive::{host, pack, unpack};
 use crate::backend::SandboxError;
-use crate::docker::engine;
+use crate::docker::{engine, summary};
 use crate::spec::SandboxId;
 use crate::transfer::{FileSource, Pace, TransferCaps, TransferError, Transferred};
 
@@ -74,10 +73,8 @@ async fn refuse_link(docker: &Docker, container: &SandboxId, path: &str) -> Resu
         Ok(_) => Ok(()),
         Err(Error::DockerResponseServerError { status_code: 404, message }) => {
             // The answer to this request has no text; whether the container is there is asked apart.
-            match docker.inspect_container(&container.0, None::<InspectContainerOptions>).await {
-                Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
-                    Err(SandboxError::Lost { id: container.clone(), reason: message })
-                }
+            match summary(docker, container, false).await {
+                Ok(None) => Err(SandboxError::Lost { id: container.clone(), reason: message }),
                 _ => Err(TransferError::Missing { path: path.to_owned() }.into()),
             }
         }

@@ -7,11 +7,12 @@
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::{InspectContainerOptionsBuilder, StatsOptionsBuilder};
+use bollard::query_parameters::StatsOptionsBuilder;
 use futures_util::StreamExt;
 
 use crate::backend::SandboxError;
 use crate::docker::exec::attach;
+use crate::docker::summary;
 use crate::resident::container::{Program, Spared};
 use crate::resident::shell::quote;
 use crate::spec::{BYTES_A_FILE, SandboxId};
@@ -106,7 +107,6 @@ impl DiskWatch {
     }
 
     async fn full_by_engine(&self, spared: &Spared) {
-        let options = InspectContainerOptionsBuilder::default().size(true).build();
         let mut pause = self.pause();
         loop {
             tokio::time::sleep(pause).await;
@@ -114,8 +114,8 @@ impl DiskWatch {
                 continue;
             }
             let asked = Instant::now();
-            let inspected = self.docker.inspect_container(&self.id.0, Some(options.clone())).await;
-            let size = inspected.ok().and_then(|container| container.size_rw).unwrap_or(0);
+            let found = summary(&self.docker, &self.id, true).await;
+            let size = found.ok().flatten().and_then(|container| container.size_rw).unwrap_or(0);
             if u64::try_from(size).unwrap_or(0) > self.limit {
                 return;
             }

@@ -36,5 +36,8 @@ hit() {
   return $found
 }
 for round in {1..40}; do hit STOP || break; done
-for round in {1..40}; do hit KILL || exit 0; done
-exit 1
+dead=1
+for round in {1..40}; do hit KILL || { dead=0; break; }; done
+# Whoever shares their user may have stopped those that live.
+kill -CONT ${keep//,/ } 2>/dev/null
+exit $dead
