@@ -7,12 +7,14 @@ pub mod error;
 pub mod grade;
 mod load;
 mod manifest;
+pub mod own;
 pub mod prepare;
 pub mod spec;
 pub mod suggest;
 pub mod suite;
 
 pub use error::{Location, TaskError};
+pub use own::{OwnError, OwnRequest, OwnTask};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
 pub use prepare::{DataCache, PrepareError, PreparedData};
 pub use spec::{ImageSource, Split, Task, TaskNetwork, Validation};
