@@ -49,14 +49,16 @@ impl Agent for Predictor {
             Some(_) => {}
         }
         context.note("train", format!("{} on all training rows", self.name))?;
-        for (name, content) in [("automl_common.py", scripts::COMMON), ("predict.py", self.script)] {
+        let mut files = scripts::modules();
+        files.push(("predict.py".to_owned(), self.script));
+        for (name, content) in files {
             let write =
-                Action::Write { path: format!("/workspace/automl/{name}"), content: content.to_owned() };
+                Action::Write { path: format!("{}/{name}", scripts::WORK), content: content.to_owned() };
             if must(environment, "write the script", write).await?.is_none() {
                 return Ok(());
             }
         }
-        let run = Action::shell(format!("python /workspace/automl/predict.py {}", context.seed));
+        let run = Action::shell(format!("python {}/predict.py {}", scripts::WORK, context.seed));
         match step(environment, run).await? {
             Some(seen) if seen.is_ok() => submit(environment).await,
             Some(seen) => {

@@ -1,26 +1,22 @@
-//! The knowledge base: which pipelines suit which data, as TOML files beside this module.
+//! The knowledge base: which pipelines suit which data, as TOML files beside this module, and what a candidate is.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-const FILES: [(&str, &str, &str); 4] = [
-    ("tabular", "classification", include_str!("knowledge/tabular-classification.toml")),
-    ("tabular", "regression", include_str!("knowledge/tabular-regression.toml")),
-    ("image", "classification", include_str!("knowledge/image-classification.toml")),
-    ("forecast", "regression", include_str!("knowledge/forecast.toml")),
-];
+use crate::automl::kinds::Kind;
 
 /// What the profiling script found out about the data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Profile {
-    /// Numbers by name: rows, columns, classes.
+pub struct Profile {
+    /// By name: rows, features, classes, the share of missing cells. They depend on the data alone.
     #[serde(flatten)]
-    facts: BTreeMap<String, serde_json::Value>,
+    pub facts: BTreeMap<String, serde_json::Value>,
 }
 
 impl Profile {
-    fn number(&self, fact: &str) -> Option<f64> {
+    /// Returns a fact that is a number.
+    pub fn number(&self, fact: &str) -> Option<f64> {
         self.facts.get(fact)?.as_f64()
     }
 }
@@ -28,66 +24,74 @@ impl Profile {
 /// The candidates for one kind of data.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Knowledge {
+pub struct Knowledge {
     /// In the order they are tried.
     #[serde(rename = "candidate")]
-    pub(crate) candidates: Vec<Candidate>,
+    pub candidates: Vec<Candidate>,
 }
 
-/// One pipeline.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One pipeline: an expression that makes a model, and what tuning may change in it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Candidate {
-    /// Its name, which is also its script's and its result's.
-    pub(crate) name: String,
+pub struct Candidate {
+    /// Its name; files and results are named after it.
+    pub name: String,
     /// Why it is worth a try.
-    pub(crate) why: String,
+    pub why: String,
     /// Python import lines.
     #[serde(default)]
-    pub(crate) imports: Vec<String>,
+    pub imports: Vec<String>,
+    /// Python definitions that `model` uses: classes with `fit` and `predict`. Whatever is wrong with them costs this
+    /// candidate and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// A Python expression that makes the model from the parameters of `space`.
-    pub(crate) model: String,
+    pub model: String,
     /// What tuning may change.
     #[serde(default)]
-    pub(crate) space: Vec<Parameter>,
+    pub space: Vec<Parameter>,
     /// Inclusive bounds on the profile's facts; all must hold.
     #[serde(default)]
-    pub(crate) when: BTreeMap<String, (f64, f64)>,
+    pub when: BTreeMap<String, (f64, f64)>,
 }
 
 /// A parameter that tuning may change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Parameter {
+pub struct Parameter {
     /// Its name in the model's expression.
-    pub(crate) name: String,
+    pub name: String,
     /// `float`, `log`, `int` or `choice`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// The Python literal used before tuning.
-    pub(crate) default: String,
+    pub default: String,
     /// Python literals: the two bounds, or the choices.
-    pub(crate) range: Vec<String>,
+    pub range: Vec<String>,
 }
 
 impl Knowledge {
     /// Returns what is known about a kind of data; `None` when there is no pipeline for it.
-    pub(crate) fn for_kind(kind: &str, task: &str) -> Option<Self> {
-        let (_, _, text) = FILES.iter().find(|(k, t, _)| *k == kind && *t == task)?;
+    pub fn for_kind(kind: &str, task: &str) -> Option<Self> {
+        let (_, text) = Kind::find(kind)?.knowledge.iter().find(|(known, _)| *known == task)?;
         // A test reads every file.
         toml::from_str(text).ok()
     }
 
     /// Returns the candidates that suit the data.
-    pub(crate) fn suitable(&self, profile: &Profile) -> Vec<&Candidate> {
+    pub fn suitable(&self, profile: &Profile) -> Vec<&Candidate> {
         let holds = |(fact, (low, high)): (&String, &(f64, f64))| {
             profile.number(fact).is_some_and(|value| (*low..=*high).contains(&value))
         };
         self.candidates.iter().filter(|candidate| candidate.when.iter().all(holds)).collect()
     }
 
+    /// The knowledge of every kind and task, for tests.
     #[cfg(test)]
-    pub(crate) fn all() -> Vec<Self> {
-        FILES.iter().map(|(kind, task, _)| Self::for_kind(kind, task).unwrap()).collect()
+    pub(crate) fn all() -> Vec<(&'static Kind, Self)> {
+        let of = |kind: &'static Kind| {
+            kind.knowledge.iter().map(move |(task, _)| (kind, Self::for_kind(kind.name, task).unwrap()))
+        };
+        crate::automl::kinds::KINDS.iter().flat_map(of).collect()
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_file_is_read_and_names_are_unique() {
-        for knowledge in Knowledge::all() {
+        for (_, knowledge) in Knowledge::all() {
             let mut names: Vec<_> = knowledge.candidates.iter().map(|candidate| &candidate.name).collect();
             names.sort();
             names.dedup();

@@ -1,94 +1,112 @@
-//! How the engine spends its time: part of the episode's budget, shared between candidates and tuning.
+//! Plans and what came of them, as plain data: what a planner writes and what a selection reads.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use mlgym_journal::Remaining;
+use serde::{Deserialize, Serialize};
 
-/// What is aimed at when the budget is large: more than this brings little on tables that fit in memory.
-const USUAL: f64 = 60.0;
+use crate::automl::knowledge::Candidate;
 
-/// What is spent of a large budget beyond the usual.
-const SHARE_OF_LARGE: f64 = 0.1;
+/// How many of the best candidates are tuned where nobody says otherwise.
+const TUNED: usize = 2;
 
-/// What is spent of a small budget at most; the rest is for the ensemble, the validation and the submission.
-const SHARE_OF_SMALL: f64 = 0.65;
-
-/// What is spent of any budget when there is no model yet.
-const SHARE_AT_WORST: f64 = 0.85;
-
-/// The part of the time that goes to the first round, in which every candidate is tried once.
-const FIRST_ROUND: f64 = 0.7;
-
-/// Less than this is not worth starting Python for.
-const LEAST: f64 = 4.0;
-
-/// The engine's time plan; all times count from the agent's start.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TimePlan {
-    total: f64,
-    budget: f64,
+/// A way to a model: candidates to be tried, and how much may be spent on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Why it is worth a try.
+    pub why: String,
+    /// In the order they are tried.
+    pub candidates: Vec<Candidate>,
+    /// How many of the best are tuned.
+    pub tuned: usize,
+    /// The share of the engine's time that it may take, above 0 and up to 1.
+    pub share: f64,
 }
 
-impl TimePlan {
-    /// Plans by what the budgets leave at the reset.
-    pub(crate) fn new(remaining: &Remaining) -> Self {
-        let limits = [remaining.wall_s, remaining.compute_s];
-        let budget = limits.into_iter().flatten().fold(f64::INFINITY, f64::min);
-        let wish = if budget.is_finite() { USUAL.max(SHARE_OF_LARGE * budget) } else { USUAL };
-        Self { total: wish.min(SHARE_OF_SMALL * budget), budget }
-    }
-
-    /// Returns the most that the next of `left` candidates may take; `None` when there is no time for it. One
-    /// candidate may take up to three fair shares, because most take much less than one.
-    pub(crate) fn candidate(self, elapsed: Duration, left: usize) -> Option<Duration> {
-        let rest = self.total * FIRST_ROUND - elapsed.as_secs_f64();
-        share(rest, left, 3.0)
-    }
-
-    /// Returns the most that a candidate may take when the plan's time is over and none has been trained yet, as on a
-    /// machine that is busy: any model is better than the baseline.
-    pub(crate) fn last_chance(self, elapsed: Duration) -> Option<Duration> {
-        share(SHARE_AT_WORST * self.budget - elapsed.as_secs_f64(), 1, 0.5)
-            .filter(|_| self.budget.is_finite())
-    }
-
-    /// Returns how long the next of `left` candidates is tuned; `None` when there is no time for it.
-    pub(crate) fn tuning(self, elapsed: Duration, left: usize) -> Option<Duration> {
-        share(self.total - elapsed.as_secs_f64(), left, 1.0)
+impl Plan {
+    /// Makes a plan that may take all the time.
+    pub fn new(name: impl Into<String>, why: impl Into<String>, candidates: Vec<Candidate>) -> Self {
+        Self { name: name.into(), why: why.into(), candidates, tuned: TUNED, share: 1.0 }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
-fn share(rest: f64, left: usize, generosity: f64) -> Option<Duration> {
-    let time = (rest / left.max(1) as f64 * generosity).min(rest);
-    // Whole seconds, because the time goes into a script that is to be the same from run to run.
-    (time >= LEAST).then(|| Duration::from_secs_f64(time.floor()))
+/// A candidate that was fitted and measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// The result's name.
+    pub name: String,
+    /// The candidate's.
+    #[serde(default)]
+    pub candidate: String,
+    /// More is better, whatever the metric.
+    pub score: f64,
+    /// The cross-validated metric, in its own direction.
+    pub raw: f64,
+    /// Its standard error over the folds; 0 where there are too few to tell.
+    pub error: f64,
+    /// The chosen parameters; what is absent has its default.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, serde_json::Value>,
+    /// How long the agent waited for it.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A candidate that came to nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broken {
+    /// The candidate's name.
+    pub name: String,
+    /// The end of what it said, a traceback for instance.
+    pub reason: String,
+}
 
-    fn plan(wall: f64) -> TimePlan {
-        TimePlan::new(&Remaining { wall_s: Some(wall), ..Remaining::default() })
-    }
+/// The weighted mean that a plan's candidates end in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ensemble {
+    /// The weights by result; they sum to 1.
+    pub weights: BTreeMap<String, f64>,
+    /// More is better, whatever the metric.
+    pub score: f64,
+    /// The cross-validated metric, in its own direction.
+    pub raw: f64,
+    /// Its standard error over the folds.
+    pub error: f64,
+}
 
-    #[test]
-    fn small_budgets_are_not_overrun_and_large_ones_are_used() {
-        assert_eq!(plan(60.0).total, 39.0);
-        assert_eq!(plan(600.0).total, USUAL);
-        assert_eq!(plan(7200.0).total, 720.0);
-        assert_eq!(TimePlan::new(&Remaining::default()).total, USUAL);
-    }
+/// What came of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// The plan's name.
+    pub plan: String,
+    /// What was measured.
+    pub trained: Vec<Trained>,
+    /// What was not, and why.
+    pub broken: Vec<Broken>,
+    /// What it ended in.
+    pub ensemble: Ensemble,
+    /// How long it took.
+    pub seconds: f64,
+}
 
-    #[test]
-    fn time_is_shared_until_there_is_none() {
-        let plan = plan(600.0);
-        assert_eq!(plan.candidate(Duration::ZERO, 7), Some(Duration::from_secs(18)));
-        assert_eq!(plan.candidate(Duration::from_secs(50), 1), None);
-        assert_eq!(plan.tuning(Duration::from_secs(45), 2), Some(Duration::from_secs(7)));
-        assert_eq!(plan.tuning(Duration::from_secs(80), 2), None);
-        assert_eq!(plan.last_chance(Duration::from_secs(80)), Some(Duration::from_secs(215)));
-        assert_eq!(plan.last_chance(Duration::from_secs(508)), None);
+impl Execution {
+    /// Lists the results that the ensemble is made of, with their weights.
+    pub fn members(&self) -> impl Iterator<Item = (&Trained, f64)> {
+        let weight = |trained: &Trained| self.ensemble.weights.get(&trained.name).copied();
+        self.trained.iter().filter_map(move |trained| Some((trained, weight(trained)?)))
     }
+}
+
+/// A model that was fitted on all training rows and saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refit {
+    /// Where it lies in the sandbox.
+    pub directory: String,
+    /// Its files, with their bytes: `model.pkl` and the modules that it needs to be loaded.
+    pub files: BTreeMap<String, u64>,
+    /// Rows that it was fitted on.
+    pub rows: u64,
+    /// Models that it is made of.
+    pub members: u64,
 }

@@ -1,50 +1,71 @@
-//! The Python that runs in the sandbox: fixed modules, and training scripts generated from candidates.
-
-use std::time::Duration;
+//! The Python that runs in the sandbox: fixed modules, and a module generated from each candidate.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 
+use crate::automl::kinds::{KINDS, Kind};
 use crate::automl::knowledge::Candidate;
 
 /// Where the engine works in the sandbox.
-pub(crate) const WORK: &str = "/workspace/automl";
+pub const WORK: &str = "/workspace/automl";
 
-/// What all scripts share.
-pub(crate) const COMMON: &str = include_str!("python/automl_common.py");
+/// Where the fitted model is saved.
+pub const MODEL: &str = "/workspace/model";
 
-/// The fixed modules, by file name.
-pub(crate) const FILES: [(&str, &str); 5] = [
-    ("automl_common.py", COMMON),
+/// What training needs.
+const COMMON: (&str, &str) = ("automl_common.py", include_str!("python/automl_common.py"));
+
+/// What predicting needs.
+pub const PREDICTING: (&str, &str) = ("mlgym_model.py", include_str!("python/mlgym_model.py"));
+
+/// The programs.
+const PROGRAMS: [(&str, &str); 7] = [
     ("profile.py", include_str!("python/profile.py")),
+    ("train.py", include_str!("python/train.py")),
+    ("tune.py", include_str!("python/tune.py")),
     ("ensemble.py", include_str!("python/ensemble.py")),
-    ("zygote.py", include_str!("python/zygote.py")),
+    ("refit.py", include_str!("python/refit.py")),
     ("verify.py", include_str!("python/verify.py")),
+    ("zygote.py", include_str!("python/zygote.py")),
 ];
 
 const TEMPLATE: &str = include_str!("templates/candidate.py.j2");
 
-/// Returns the command that runs a script with the libraries loaded already.
-pub(crate) fn command(script: &str, arguments: &str) -> String {
-    format!("python -I -S {WORK}/zygote.py {WORK}/{script} {arguments}")
+/// The fixed files that the engine needs for a kind of data, by name.
+pub fn files(kind: &Kind) -> Vec<(String, &'static str)> {
+    let fixed = [COMMON, PREDICTING].into_iter().chain(PROGRAMS);
+    fixed.map(|(name, text)| (name.to_owned(), text)).chain([(kind.file(), kind.module)]).collect()
 }
 
-/// Writes the script that cross-validates a candidate, giving up when that would take longer than `deadline`.
-pub(crate) fn training(candidate: &Candidate, seed: u64, deadline: Duration) -> String {
-    render(
-        &context! { candidate => Value::from(Serde(candidate)), output => candidate.name.as_str(), seed, deadline => deadline.as_secs() },
-    )
+/// The modules that read any task's data, whatever its kind.
+pub(crate) fn modules() -> Vec<(String, &'static str)> {
+    let fixed = [COMMON, PREDICTING].into_iter().map(|(name, text)| (name.to_owned(), text));
+    fixed.chain(KINDS.iter().map(|kind| (kind.file(), kind.module))).collect()
 }
 
-/// Writes the script that tunes a candidate for so long.
-pub(crate) fn tuning(candidate: &Candidate, seed: u64, time: Duration) -> String {
-    let output = format!("{}-tuned", candidate.name);
-    render(
-        &context! { candidate => Value::from(Serde(candidate)), output, seed, tune_seconds => time.as_secs() },
-    )
+/// Returns the command that runs a program with the libraries loaded already.
+pub fn command(program: &str, arguments: &str) -> String {
+    format!("python -I -S {WORK}/zygote.py {WORK}/{program} {arguments}")
 }
 
-fn render(values: &minijinja::Value) -> String {
+/// The name that a candidate has in Python and in files: lower-case letters, digits and underscores.
+pub fn slug(name: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' };
+    name.chars().map(plain).take(60).collect()
+}
+
+/// Returns the path of a candidate's module by its slug.
+pub fn module_path(slug: &str) -> String {
+    format!("{WORK}/candidate_{slug}.py")
+}
+
+/// Writes a candidate's module: its definitions, `make` and its `SPACE`.
+pub fn module(candidate: &Candidate, kind: &str, seed: u64) -> String {
+    // What a title says must not end the text that it stands in.
+    let title = format!("{}: {}", candidate.name, candidate.why).replace(['"', '\\'], "'");
+    let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
+    let code = candidate.code.as_deref().map(str::trim_end);
+    let values = context! { candidate => Value::from(Serde(candidate)), title, code, kind, seed };
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     // The template is ours and fixed; a test renders it for every candidate.
@@ -57,21 +78,34 @@ mod tests {
     use crate::automl::knowledge::Knowledge;
 
     #[test]
-    fn every_candidate_becomes_a_script_with_its_model() {
-        for candidate in Knowledge::all().iter().flat_map(|knowledge| &knowledge.candidates) {
-            let script = training(candidate, 7, Duration::from_secs(9));
-            assert!(script.contains(&format!("    return {}\n", candidate.model)), "{script}");
-            assert!(
-                script.ends_with(&format!("train(\"{}\", make, SEED, deadline=9)\n", candidate.name)),
-                "{script}"
-            );
-            assert!(candidate.space.iter().all(|parameter| candidate.model.contains(&parameter.name)));
+    fn every_candidate_becomes_a_module_with_its_model() {
+        for (kind, knowledge) in Knowledge::all() {
+            for candidate in &knowledge.candidates {
+                let module = module(candidate, kind.name, 7);
+                assert!(module.contains(&format!("    return {}\n", candidate.model)), "{module}");
+                assert!(module.contains(&format!("from kind_{} import *\n", kind.name)), "{module}");
+                assert!(candidate.space.iter().all(|parameter| candidate.model.contains(&parameter.name)));
+            }
         }
     }
 
     #[test]
-    fn a_tuning_script_reads_like_one_written_by_hand() {
+    fn a_module_reads_like_one_written_by_hand() {
         let knowledge = Knowledge::for_kind("tabular", "regression").unwrap();
-        insta::assert_snapshot!(tuning(&knowledge.candidates[0], 3, Duration::from_secs(12)));
+        insta::assert_snapshot!(module(&knowledge.candidates[0], "tabular", 3));
+    }
+
+    #[test]
+    fn definitions_come_before_the_model_and_titles_stay_titles() {
+        let candidate = Candidate {
+            name: "Mean of \"two\"".to_owned(),
+            why: "quotes \"\"\" and \\ and\nlines".to_owned(),
+            imports: vec!["import math".to_owned()],
+            code: Some("class Two:\n    def fit(self, x, y):\n        return self\n".to_owned()),
+            model: "Two()".to_owned(),
+            ..Candidate::default()
+        };
+        assert_eq!(module_path(&slug(&candidate.name)), "/workspace/automl/candidate_mean_of__two_.py");
+        insta::assert_snapshot!(module(&candidate, "tabular", 0));
     }
 }

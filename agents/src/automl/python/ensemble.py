@@ -4,14 +4,14 @@ Candidates are added with replacement while the metric improves ("Ensemble selec
 shares of the additions.
 """
 
-from automl_common import OUT, SPEC, Problem, json, np, score, smooth_score, sys, write_submission
+from automl_common import OUT, Problem, error_of, in_the_metric, json, known_rows, np, score, smooth_score, sys, write_submission
 
 problem = Problem(int(sys.argv[1]))
 names = sys.argv[2:]
 kept = {name: np.load(OUT / f"{name}.npz") for name in names}
 known = np.ones(len(problem.y), bool)
 for arrays in kept.values():
-    known &= ~np.isnan(arrays["oof"]).reshape(len(problem.y), -1).any(axis=1)
+    known &= known_rows(arrays["oof"])
 y = problem.y[known]
 oof = {name: arrays["oof"][known] for name, arrays in kept.items()}
 total, chosen, best = 0.0, [], -np.inf
@@ -26,5 +26,6 @@ for _ in range(30):
 weights = {name: chosen.count(name) / len(chosen) for name in sorted(set(chosen))}
 test = sum(weight * kept[name]["test"] for name, weight in weights.items())
 write_submission(problem, test)
-raw = score(y, sum(weight * oof[name] for name, weight in weights.items()))
-print(json.dumps({"weights": weights, "score": best, "raw": float(raw if SPEC["goal"] == "maximize" else -raw)}))
+whole = sum(weight * kept[name]["oof"] for name, weight in weights.items())
+raw = in_the_metric(score(y, whole[known]))
+print(json.dumps({"weights": weights, "score": best, "raw": raw, "error": error_of(problem, whole, known)}))

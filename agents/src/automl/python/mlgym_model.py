@@ -1,0 +1,159 @@
+"""What a fitted model needs when it predicts, and nothing that only its training needs.
+
+It is copied beside every model that is handed over, so it reads neither /data nor the engine's directory, and
+everything defined here can be pickled. What one kind of data needs beyond it is in `kind_<name>.py`.
+"""
+
+import importlib
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pandas as pd
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+class Kind:
+    """A kind of data. Its module is `kind_<name>.py`, and the class in it is named `Data`.
+
+    `inputs` turns a table as it is stored, and what lies beside it, into what models are fitted on: anything with a
+    length that can be indexed by an array of row numbers. `fit` looks at the training table first, if there is
+    something to remember. The other methods are asked in training only.
+    """
+
+    # Whether test rows are predicted by the mean over the folds' models, or by one that is fitted on everything.
+    mean_of_folds = True
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def without_id(self, table):
+        return table.drop(columns=[self.spec["id"], self.spec.get("target")], errors="ignore")
+
+    def fit(self, table):
+        return self
+
+    def inputs(self, table, directory=None, part="test"):
+        return self.without_id(table)
+
+    def target(self, table):
+        """The target's column, as it is stored."""
+        return table[self.spec["target"]]
+
+    def folds(self, problem):
+        """Pairs of row numbers to fit on and to predict; with the number of them after which every row that can be
+        predicted has been. None stands for the usual repeated k-fold."""
+        return None
+
+    def facts(self, problem):
+        """What the choice of candidates depends on."""
+        return {}
+
+
+def kind_of(spec):
+    """Makes the kind of data that a dataset.json describes."""
+    return importlib.import_module(f"kind_{spec['kind']}").Data(spec)
+
+
+def take(x, rows):
+    return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
+
+
+class Piped:
+    """A transformer and a model in a row, without scikit-learn's cloning."""
+
+    def __init__(self, *steps):
+        *self.before, self.model = steps
+
+    def fit(self, x, y):
+        for step in self.before:
+            x = step.fit_transform(x, y)
+        self.model.fit(x, y)
+        self.classes_ = getattr(self.model, "classes_", None)
+        return self
+
+    def _before(self, x):
+        for step in self.before:
+            x = step.transform(x)
+        return x
+
+    def predict(self, x):
+        return self.model.predict(self._before(x))
+
+    @property
+    def predict_proba(self):
+        # A property, so that a model without probabilities has none in a row either.
+        probabilities = self.model.predict_proba
+        return lambda x: probabilities(self._before(x))
+
+    def decision_function(self, x):
+        return self.model.decision_function(self._before(x))
+
+
+def predict(model, x, classes=None):
+    """Numbers, or with the number of `classes` a column of probabilities for each, also for those that the model has
+    never seen."""
+    if classes is None:
+        return np.asarray(model.predict(x), float).ravel()
+    if hasattr(model, "predict_proba"):
+        probabilities = model.predict_proba(x)
+    else:
+        margins = model.decision_function(x)
+        if margins.ndim == 1:
+            margins = np.column_stack([-margins, margins])
+        margins = 2.0 * (margins - margins.max(axis=1, keepdims=True))
+        probabilities = np.exp(margins) / np.exp(margins).sum(axis=1, keepdims=True)
+    if probabilities.shape[1] == classes:
+        return probabilities
+    seen = getattr(model, "classes_", np.arange(probabilities.shape[1]))
+    wide = np.zeros((len(probabilities), classes))
+    wide[:, seen] = probabilities
+    return wide
+
+
+def submission_of(spec, classes, ids, predicted):
+    """Predictions in the form that a dataset.json asks for."""
+    columns = spec["submission"]["columns"]
+    submission = pd.DataFrame({spec["id"]: ids})
+    if classes is None:
+        submission[columns[0]] = predicted
+    elif spec["submission"]["prediction"] == "class":
+        submission[columns[0]] = [classes[index] for index in predicted.argmax(axis=1)]
+    elif len(columns) == 1:
+        submission[columns[0]] = np.clip(predicted[:, 1], 0, 1)
+    else:
+        submission[columns] = np.clip(predicted, 0, 1)
+    return submission
+
+
+class Predictor:
+    """A weighted ensemble of fitted models, from the table as it is stored to the table that is asked for."""
+
+    def __init__(self, spec, kind, classes, members):
+        self.spec, self.kind, self.classes = spec, kind, classes
+        # Pairs of a weight and a model; the weights sum to 1.
+        self.members = members
+
+    def raw(self, table, directory=None):
+        """The ensemble's numbers or probabilities. `directory` is where what lies beside the table is looked for."""
+        x = self.kind.inputs(table, directory)
+        count = None if self.classes is None else len(self.classes)
+        return sum(weight * predict(model, x, count) for weight, model in self.members)
+
+    def predict(self, table, directory=None):
+        """Predicts each row of a table that has the columns of the test table; the id may be absent."""
+        named = hasattr(table, "columns") and self.spec["id"] in table.columns
+        ids = table[self.spec["id"]].to_numpy() if named else np.arange(len(table))
+        return submission_of(self.spec, self.classes, ids, self.raw(table, directory))
+
+
+def load(directory):
+    """Loads the predictor that lies in a directory, beside the modules it needs."""
+    import joblib
+
+    directory = pathlib.Path(directory).resolve()
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+    return joblib.load(directory / "model.pkl")

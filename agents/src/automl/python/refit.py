@@ -1,0 +1,32 @@
+"""`refit.py SEED DIRECTORY MEMBERS`: fits the ensemble's members on all training rows and saves one predictor.
+
+MEMBERS is a file with a JSON list of {"candidate", "parameters", "weight"}. The directory gets `model.pkl` and every module that
+is needed to load it, so that neither /data nor the engine's directory is needed there. Prints the files.
+"""
+
+import importlib
+import shutil
+
+import joblib
+from automl_common import SPEC, WORK, Problem, json, pathlib, pd, sys, DATA
+from mlgym_model import Predictor
+
+seed, directory, members = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
+problem = Problem(seed)
+fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}"]
+for member in members:
+    module = f"candidate_{member['candidate']}"
+    modules.append(module)
+    model = importlib.import_module(module).make(**member["parameters"])
+    fitted.append((member["weight"], model.fit(problem.x, problem.y)))
+predictor = Predictor(SPEC, problem.kind, problem.classes, fitted)
+shutil.rmtree(directory, ignore_errors=True)
+directory.mkdir(parents=True)
+joblib.dump(predictor, directory / "model.pkl", compress=3)
+for module in sorted(set(modules)):
+    shutil.copy(WORK / f"{module}.py", directory / f"{module}.py")
+predicted = predictor.predict(pd.read_csv(DATA / SPEC["test"]), DATA)
+if predicted.isna().any().any():
+    raise SystemExit("the fitted model predicts nothing for some rows")
+files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
+print(json.dumps({"directory": str(directory), "files": files, "rows": len(problem.y), "members": len(fitted)}))

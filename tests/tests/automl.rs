@@ -1,0 +1,161 @@
+//! The AutoML engine against a real sandbox: a plan's way from data to a model that loads anywhere, and data that
+//! nobody would wish for.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test needs and does not get must fail it"
+)]
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask};
+use mlgym_agents::automl::engine::{Engine, Stop};
+use mlgym_agents::automl::knowledge::Candidate;
+use mlgym_agents::automl::plan::{Execution, Plan, Refit};
+use mlgym_journal::{EpisodePlan, Observation};
+use mlgym_sandbox::image::{ImageBuilder, Images};
+use mlgym_tasks::PreparedData;
+use mlgym_tests::Lab;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// A table as files: the training rows, the test rows, and what `dataset.json` says.
+struct Table {
+    train: String,
+    test: String,
+    dataset: Value,
+}
+
+/// Two clusters of points with a class each, and as many test rows.
+fn two_clusters(rows: usize) -> Table {
+    let (mut train, mut test) = ("id,a,b,word,label\n".to_owned(), "id,a,b,word\n".to_owned());
+    for row in 0..rows {
+        let side = row % 2;
+        let (a, b) = ((row * 37 % 100) as f64 / 100.0 + side as f64, (row * 53 % 100) as f64 / 100.0);
+        writeln!(train, "{row},{a},{b},w{},{}", row % 3, ["no", "yes"][side]).unwrap();
+        writeln!(test, "{},{b},{a},w{}", rows + row, row % 4).unwrap();
+    }
+    let dataset = json!({
+        "kind": "tabular", "task": "classification", "metric": "log_loss", "goal": "minimize", "train": "train.csv",
+        "test": "test.csv", "id": "id", "target": "label",
+        "submission": { "columns": ["label"], "prediction": "class", "classes": ["no", "yes"] },
+    });
+    Table { train, test, dataset }
+}
+
+/// A lab whose task has this table as its data, with an image that has the libraries.
+async fn lab(table: &Table) -> (Lab, Arc<ReadyTask>) {
+    let lab = Lab::new().await;
+    let images = ImageBuilder::new(
+        &mlgym_sandbox::docker::DockerBackend::connect(Default::default()).await.unwrap(),
+        Arc::new(|_| {}),
+        CancellationToken::new(),
+    );
+    let image = images.builtin("ml").await.unwrap();
+    let task = lab.task("");
+    let mut task = (*task).clone();
+    task.submission = "/workspace/submission.csv".into();
+    task.baseline = Some("echo baseline > submission.csv".to_owned());
+    task.limits.memory_bytes = 2 << 30;
+    task.budgets.wall_s = Some(240.0);
+    let (public, private) = (lab.directory.path().join("public"), lab.directory.path().join("private"));
+    for directory in [&public, &private] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    std::fs::write(public.join("train.csv"), &table.train).unwrap();
+    std::fs::write(public.join("test.csv"), &table.test).unwrap();
+    std::fs::write(public.join("dataset.json"), table.dataset.to_string()).unwrap();
+    std::fs::write(private.join("labels.csv"), "id,target\n").unwrap();
+    let data = PreparedData { public, private, digest: task.digest.clone() };
+    (lab, Arc::new(ReadyTask { task: Arc::new(task), image, data }))
+}
+
+fn forest(name: &str, model: &str) -> Candidate {
+    Candidate {
+        name: name.to_owned(),
+        why: "a few trees".to_owned(),
+        imports: vec!["from sklearn.ensemble import RandomForestClassifier".to_owned()],
+        model: model.to_owned(),
+        ..Candidate::default()
+    }
+}
+
+/// What an engine that was driven by hand came to.
+type Outcome = Arc<Mutex<Option<(Execution, Refit, Vec<Observation>)>>>;
+
+/// Carries a plan out, saves its model, and looks at it from a place where neither data nor engine is.
+struct Driven(Plan, Outcome);
+
+#[async_trait]
+impl Agent for Driven {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let mut engine = Engine::new(environment, context, &first.remaining);
+        let made: Result<_, Stop> = async {
+            engine.dataset().await?;
+            engine.profile().await?;
+            let execution = engine.execute(&self.0).await?;
+            let refit = engine.refit(&execution).await?;
+            engine.verify().await?;
+            Ok((execution, refit))
+        }
+        .await;
+        let (execution, refit) = made.expect("the engine goes through");
+        let look = [
+            "mv /workspace/model /tmp/elsewhere && mv /workspace/automl /tmp/hidden",
+            "cd /tmp && python -c 'import sys; sys.path.insert(0, \"/tmp/elsewhere\"); import pandas, mlgym_model; \
+             model = mlgym_model.load(\"/tmp/elsewhere\"); \
+             table = pandas.DataFrame({\"a\": [0.1, 1.9], \"b\": [0.5, 0.5], \"word\": [\"w1\", None]}); \
+             print(model.predict(table).to_csv(index=False))'",
+        ];
+        let mut seen = Vec::new();
+        for command in look {
+            seen.push(environment.step(Action::shell(command)).await?.observation);
+        }
+        *self.1.lock().unwrap() = Some((execution, refit, seen));
+        environment.step(Action::Submit).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_only_themselves() {
+    let (lab, ready) = lab(&two_clusters(80)).await;
+    let code = "class Steady:\n    def __init__(self, model):\n        self.model = model\n\n    \
+                def fit(self, x, y):\n        self.model.fit(x[['a', 'b']], y)\n        return self\n\n    \
+                def predict_proba(self, x):\n        return self.model.predict_proba(x[['a', 'b']])\n";
+    let written = Candidate {
+        code: Some(code.to_owned()),
+        ..forest("By a Model", "Steady(RandomForestClassifier(20, random_state=SEED))")
+    };
+    let broken = Candidate { code: Some("class Half:\n  def fit(".to_owned()), ..forest("half", "Half()") };
+    let unfit = forest("unfit", "RandomForestClassifier(20).without()");
+    let plan = Plan { tuned: 1, ..Plan::new("by-hand", "a test", vec![broken, unfit, written]) };
+    let outcome = Outcome::default();
+    let agent = {
+        let outcome = outcome.clone();
+        move |_: &EpisodePlan| Some(Box::new(Driven(plan.clone(), outcome.clone())) as Box<dyn Agent>)
+    };
+    let manifest = lab.plan(&ready.task);
+    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    let (execution, refit, seen) = outcome.lock().unwrap().take().expect("the agent came through");
+    assert_eq!(
+        execution.trained.iter().map(|trained| trained.name.as_str()).collect::<Vec<_>>(),
+        ["by-a-model"]
+    );
+    let reasons: Vec<_> = execution.broken.iter().map(|broken| broken.reason.as_str()).collect();
+    assert!(reasons[0].contains("SyntaxError") && reasons[1].contains("AttributeError"), "{reasons:?}");
+    assert!(
+        refit.files.contains_key("candidate_by_a_model.py") && refit.files.contains_key("model.pkl"),
+        "{refit:?}"
+    );
+    assert_eq!((refit.rows, refit.members), (80, 1));
+    assert!(seen[0].is_ok(), "{seen:?}");
+    assert_eq!(seen[1].stdout.content.trim(), "id,label\n0,no\n1,yes", "{:?}", seen[1]);
+}
