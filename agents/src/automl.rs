@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::steps::{run_baseline, submit};
 
+pub mod assessment;
+pub mod constraint;
 pub mod engine;
 pub mod kinds;
 pub mod knowledge;
@@ -28,7 +30,19 @@ const NO_MODEL: &str = "built-in AutoML engine: uses no language model";
 
 /// The AutoML agent.
 #[derive(Debug, Default)]
-pub struct AutoMl;
+pub struct AutoMl {
+    /// Libraries that no candidate may use.
+    forbidden: Vec<String>,
+}
+
+impl AutoMl {
+    /// Makes the agent of a planned episode. Of the plan's options it reads `forbid`, a list of libraries.
+    pub fn new(plan: &mlgym_journal::EpisodePlan) -> Self {
+        let named = plan.options.get("forbid").and_then(|value| value.as_array());
+        let names = named.into_iter().flatten().filter_map(|name| name.as_str());
+        Self { forbidden: names.map(str::to_owned).collect() }
+    }
+}
 
 #[async_trait]
 impl Agent for AutoMl {
@@ -40,7 +54,7 @@ impl Agent for AutoMl {
         let (first, _) = environment.reset(context.seed).await?;
         context.note("start", NO_MODEL)?;
         let mut engine = Engine::new(environment, context, &first.remaining);
-        match solve(&mut engine, context).await {
+        match solve(&mut engine, context, &self.forbidden).await {
             Ok(_) => submit(environment).await,
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),
@@ -53,16 +67,27 @@ impl Agent for AutoMl {
 }
 
 /// Carries out the knowledge base's plan up to the submission.
-async fn solve(engine: &mut Engine<'_>, context: &Context) -> Result<Execution, Stop> {
+async fn solve(
+    engine: &mut Engine<'_>,
+    context: &Context,
+    forbidden: &[String],
+) -> Result<Execution, Stop> {
     let dataset = engine.dataset().await?;
     let knowledge = Engine::knowledge(&dataset)?;
     let profile = engine.profile().await?;
-    let candidates = knowledge.suitable(&profile);
+    let mut candidates = knowledge.suitable(&profile);
+    candidates.retain(|candidate| !forbidden.iter().any(|library| candidate.uses(library)));
     context.note_with("select", "candidates that suit the data", json!({ "profile": profile }))?;
     let plan =
         Plan::new("knowledge", "what is known to suit such data", candidates.into_iter().cloned().collect());
     let execution = engine.execute(&plan).await?;
     engine.verify().await?;
     engine.validate().await?;
+    if engine.environment().task().artifacts.iter().any(|path| path == scripts::MODEL)
+        && let Err(Stop::Fallback(reason)) = engine.refit(&execution).await
+    {
+        // The submission is worth handing in without it.
+        context.note("refit", reason)?;
+    }
     Ok(execution)
 }

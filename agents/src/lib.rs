@@ -6,6 +6,7 @@
 
 pub mod automl;
 pub mod check;
+pub mod deliver;
 pub mod models;
 pub mod oracle;
 pub mod predictors;

@@ -69,7 +69,7 @@ impl Agents {
 impl AgentFactory for Agents {
     fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
         Some(match plan.agent.as_str() {
-            "automl" => Box::new(AutoMl),
+            "automl" => Box::new(AutoMl::new(plan)),
             "baseline" => Box::new(Baseline),
             "constant" => Box::new(Predictor::constant()),
             "noop" => Box::new(Noop),

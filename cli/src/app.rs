@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{bench, clean, doctor, eval, gpu, image, leaderboard, redteam, run, task};
+use crate::commands::{bench, clean, doctor, eval, gpu, image, leaderboard, redteam, run, solve, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
 use crate::session::{Allowance, BackendName, Session};
@@ -44,6 +44,8 @@ const AFTER: &str = "Exit codes: 0 done; 1 something failed its bar; 2 usage; 3 
 enum Command {
     /// Run agents on tasks, grade them, store the scores and print the leaderboard
     Eval(eval::Arguments),
+    /// Make a model of your own data, check it in a fresh container, and deliver it with a report
+    Solve(Box<solve::Arguments>),
     /// Show how agents rank, or rebuild the database from the journals
     Leaderboard(leaderboard::Arguments),
     /// List, show and resume runs
@@ -126,6 +128,7 @@ async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
 async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failure> {
     match command {
         Command::Eval(arguments) => Box::pin(eval::run(&session, arguments)).await,
+        Command::Solve(arguments) => Box::pin(solve::run(&session, *arguments)).await,
         Command::Leaderboard(arguments) => Box::pin(leaderboard::run(&session, arguments)).await,
         Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,

@@ -10,4 +10,5 @@ pub(crate) mod image;
 pub(crate) mod leaderboard;
 pub(crate) mod redteam;
 pub(crate) mod run;
+pub(crate) mod solve;
 pub(crate) mod task;

@@ -69,6 +69,24 @@ pub struct Parameter {
     pub range: Vec<String>,
 }
 
+impl Candidate {
+    /// Tells whether its code imports a library, by the name of its module or of its distribution.
+    pub fn uses(&self, library: &str) -> bool {
+        let plain = library.to_ascii_lowercase().replace('-', "_");
+        let module = if plain == "scikit_learn" { "sklearn" } else { plain.as_str() };
+        let lines = self.imports.iter().flat_map(|line| line.lines());
+        let lines = lines.chain(self.code.iter().flat_map(|code| code.lines()));
+        let named = lines.filter_map(|line| {
+            let line = line.trim_start();
+            line.strip_prefix("from ").or_else(|| line.strip_prefix("import "))
+        });
+        let mut tops = named.flat_map(|names| names.split(',')).filter_map(|name| {
+            name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
+        });
+        tops.any(|top| top.eq_ignore_ascii_case(module))
+    }
+}
+
 impl Knowledge {
     /// Returns what is known about a kind of data; `None` when there is no pipeline for it.
     pub fn for_kind(kind: &str, task: &str) -> Option<Self> {
@@ -132,5 +150,20 @@ mod tests {
     #[test]
     fn an_unknown_kind_has_no_pipeline() {
         assert!(Knowledge::for_kind("graph", "classification").is_none());
+    }
+
+    #[test]
+    fn what_a_candidate_imports_is_told_by_either_name() {
+        let candidate = Candidate {
+            imports: vec!["from lightgbm import LGBMClassifier".to_owned(), "import math, sklearn.svm".to_owned()],
+            code: Some("class A:\n    def fit(self):\n        import xgboost as xgb\n".to_owned()),
+            ..Candidate::default()
+        };
+        for library in ["lightgbm", "LightGBM", "xgboost", "math", "sklearn"] {
+            assert!(candidate.uses(library), "{library}");
+        }
+        for library in ["light", "torch", "LGBMClassifier", "xgb"] {
+            assert!(!candidate.uses(library), "{library}");
+        }
     }
 }

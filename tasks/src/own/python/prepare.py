@@ -108,7 +108,7 @@ def make(request):
     entries, features = features_of(kept, part, request, said)
     metric = request["metric"] or ("log_loss" if kind == "classification" else "rmse")
     description = describe(rows, kind, metric, labels, kept.columns)
-    write(features, truth, part, description, labels, entries, request["seed"])
+    write(features, truth, part, description, (labels, written), entries, request["seed"])
     return {
         "file": file,
         "rows": rows.count,
@@ -209,10 +209,11 @@ def _is_number(label):
         return False
 
 
-def write(features, truth, part, facts, labels, entries, seed):
+def write(features, truth, part, facts, classes, entries, seed):
     """Writes what is public and what is hidden. Rows are numbered at random and hidden rows shuffled, so that neither
     says where a row stood in its source."""
     public, private = OUTPUT / "public", OUTPUT / "private"
+    labels, written = classes
     rng = np.random.default_rng(seed + 2)
     ids = rng.permutation(len(part))
     target = truth if labels is None else np.array(labels, object)[truth]
@@ -230,7 +231,7 @@ def write(features, truth, part, facts, labels, entries, seed):
         sample[column] = 1 / count if labels is not None else round(float(truth[train].mean()), 6)
     sample.to_csv(public / "sample_submission.csv", index=False)
     (public / "dataset.json").write_text(json.dumps(facts, indent=2) + "\n")
-    schema = {"columns": entries, "id": facts["id"], "target": facts["target"], "task": facts["task"], "labels": labels}
+    schema = {"columns": entries, "target": facts["target"], "task": facts["task"], "labels": labels, "written": written}
     (public / "schema.json").write_text(json.dumps(schema, indent=2) + "\n")
 
 

@@ -1,0 +1,220 @@
+//! What a user demands of a model, as data, and how it is judged by what was measured.
+//!
+//! Nothing here measures: the numbers come from a check of the delivered model. What was not measured is not met.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
+use serde::{Deserialize, Serialize};
+
+/// A demand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "constraint", rename_all = "snake_case")]
+pub enum Constraint {
+    /// A metric on the hidden rows.
+    Metric {
+        /// The metric's name.
+        metric: String,
+        /// Which side of the bound is good.
+        side: Side,
+        /// The bound, in the metric's unit.
+        bound: f64,
+    },
+    /// Milliseconds that a prediction takes, a row.
+    MsPerRow {
+        /// The most.
+        bound: f64,
+    },
+    /// Megabytes (10⁶ bytes) of the model on disk.
+    Megabytes {
+        /// The most.
+        bound: f64,
+    },
+    /// Wall-clock seconds from the agent's first look at the data to its submission.
+    TrainSeconds {
+        /// The most.
+        bound: f64,
+    },
+    /// A library without which the model must predict.
+    Forbidden {
+        /// The distribution's or the module's name.
+        library: String,
+    },
+}
+
+/// Which side of a bound is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The bound and more.
+    AtLeast,
+    /// The bound and less.
+    AtMost,
+}
+
+impl Side {
+    fn keeps(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::AtLeast => value >= bound,
+            Self::AtMost => value <= bound,
+        }
+    }
+
+    fn sign(self) -> &'static str {
+        match self {
+            Self::AtLeast => ">=",
+            Self::AtMost => "<=",
+        }
+    }
+}
+
+/// What a check of a delivered model measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The metrics on the hidden rows.
+    pub metrics: BTreeMap<String, f64>,
+    /// Milliseconds of a prediction, a row.
+    pub ms_per_row: Option<f64>,
+    /// Megabytes on disk.
+    pub megabytes: Option<f64>,
+    /// Wall-clock seconds of the agent's episode.
+    pub train_seconds: Option<f64>,
+    /// For each library that was asked about, whether the model fails without it.
+    pub needed: BTreeMap<String, bool>,
+}
+
+/// Says why a text is no constraint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no constraint: write a metric and a bound, as in \"accuracy>=0.9\" or \"rmse<=3\"")]
+pub struct NoConstraint {
+    text: String,
+}
+
+impl FromStr for Constraint {
+    type Err = NoConstraint;
+
+    fn from_str(text: &str) -> Result<Self, NoConstraint> {
+        let wrong = || NoConstraint { text: text.to_owned() };
+        let signs = [(">=", Side::AtLeast), ("≥", Side::AtLeast), ("<=", Side::AtMost), ("≤", Side::AtMost)];
+        let split = |(sign, side)| text.split_once(sign).map(|(metric, bound)| (metric, side, bound));
+        let (metric, side, bound) = signs.into_iter().find_map(split).ok_or_else(wrong)?;
+        let bound = bound.trim().parse::<f64>().ok().filter(|bound| bound.is_finite()).ok_or_else(wrong)?;
+        let metric = metric.trim().to_owned();
+        let is_name = !metric.is_empty() && metric.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if is_name { Ok(Self::Metric { metric, side, bound }) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metric { metric, side, bound } => write!(f, "{metric} {} {bound}", side.sign()),
+            Self::MsPerRow { bound } => write!(f, "milliseconds per row <= {bound}"),
+            Self::Megabytes { bound } => write!(f, "megabytes <= {bound}"),
+            Self::TrainSeconds { bound } => write!(f, "training seconds <= {bound}"),
+            Self::Forbidden { library } => write!(f, "without {library}"),
+        }
+    }
+}
+
+impl Constraint {
+    /// Judges it by what was measured.
+    pub fn judge(&self, measured: &Measured) -> Verdict {
+        let bounded = |name: &str, value: Option<f64>, side: Side, bound: f64| match value {
+            Some(value) if value.is_finite() => {
+                let kept = side.keeps(value, bound);
+                let word = if kept { "keeps" } else { "does not keep" };
+                let reason = format!("{name} is {value:.6}, which {word} {} {bound}", side.sign());
+                (kept, reason, BTreeMap::from([(name.to_owned(), value), ("bound".to_owned(), bound)]))
+            }
+            _ => (false, format!("{name} was not measured"), BTreeMap::from([("bound".to_owned(), bound)])),
+        };
+        let most = Side::AtMost;
+        let (kept, reason, numbers) = match self {
+            Self::Metric { metric, side, bound } => {
+                bounded(metric, measured.metrics.get(metric).copied(), *side, *bound)
+            }
+            Self::MsPerRow { bound } => bounded("ms_per_row", measured.ms_per_row, most, *bound),
+            Self::Megabytes { bound } => bounded("megabytes", measured.megabytes, most, *bound),
+            Self::TrainSeconds { bound } => bounded("train_seconds", measured.train_seconds, most, *bound),
+            Self::Forbidden { library } => match measured.needed.get(library) {
+                None => (false, format!("it was not tried without {library}"), BTreeMap::new()),
+                Some(needed) => {
+                    let reason = if *needed {
+                        format!("predict.py fails where {library} cannot be imported")
+                    } else {
+                        format!("predict.py ran where {library} cannot be imported")
+                    };
+                    (!needed, reason, BTreeMap::from([("needed".to_owned(), f64::from(u8::from(*needed)))]))
+                }
+            },
+        };
+        Verdict {
+            stage: VerdictStage::Constraint,
+            subject: self.to_string(),
+            round: 0,
+            outcome: if kept { Outcome::Passed } else { Outcome::Failed },
+            judge: Judge::Execution,
+            reason,
+            evidence: Vec::new(),
+            measured: numbers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<String, String> {
+        text.parse::<Constraint>().map(|constraint| constraint.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_metric_and_a_bound_are_read() {
+        assert_eq!(parse("accuracy>=0.9").unwrap(), "accuracy >= 0.9");
+        assert_eq!(parse(" rmse ≤ 3 ").unwrap(), "rmse <= 3");
+        for text in ["accuracy", "accuracy>0.9", ">=1", "accuracy>=high", "accuracy>=inf", "a b>=1", ""] {
+            assert!(parse(text).unwrap_err().contains("no constraint"), "{text}");
+        }
+    }
+
+    fn measured() -> Measured {
+        Measured {
+            metrics: BTreeMap::from([("accuracy".to_owned(), 0.9)]),
+            ms_per_row: Some(0.5),
+            megabytes: None,
+            train_seconds: Some(f64::NAN),
+            needed: BTreeMap::from([("lightgbm".to_owned(), true), ("torch".to_owned(), false)]),
+        }
+    }
+
+    #[test]
+    fn only_what_was_measured_and_keeps_its_bound_passes() {
+        let check = |constraint: Constraint, expected: bool, word: &str| {
+            let verdict = constraint.judge(&measured());
+            assert_eq!(verdict.passed(), expected, "{verdict:?}");
+            assert!(verdict.reason.contains(word), "{verdict:?}");
+        };
+        check("accuracy>=0.9".parse().unwrap(), true, "is 0.900000");
+        check("accuracy>=0.91".parse().unwrap(), false, "does not keep >= 0.91");
+        check("rmse<=1".parse().unwrap(), false, "was not measured");
+        check(Constraint::MsPerRow { bound: 0.5 }, true, "0.5");
+        check(Constraint::MsPerRow { bound: 0.4 }, false, "0.4");
+        check(Constraint::Megabytes { bound: 1e9 }, false, "was not measured");
+        check(Constraint::TrainSeconds { bound: 1e9 }, false, "was not measured");
+        let forbid = |library: &str| Constraint::Forbidden { library: library.to_owned() };
+        check(forbid("torch"), true, "ran where torch");
+        check(forbid("lightgbm"), false, "fails where lightgbm");
+        check(forbid("xgboost"), false, "not tried");
+    }
+
+    #[test]
+    fn a_verdict_carries_what_was_measured() {
+        let verdict = Constraint::MsPerRow { bound: 2.0 }.judge(&measured());
+        assert_eq!(verdict.measured["ms_per_row"], 0.5);
+        assert_eq!(verdict.stage, VerdictStage::Constraint);
+    }
+}
