@@ -13,8 +13,10 @@ pub mod card;
 pub mod inspection;
 pub mod judgement;
 pub mod package;
+pub mod report;
 pub mod solution;
 pub mod story;
+pub mod svg;
 
 pub use inspection::{Deployment, Inspection, Inspector, Scores};
 pub use judgement::{Judgement, judge};

@@ -20,7 +20,12 @@ fn write_card(text: &mut String, solution: &Solution) -> std::fmt::Result {
     if solution.verified {
         writeln!(text, "Verified: the predictor was checked in a fresh container on rows that were never public.\n")?;
     } else {
-        writeln!(text, "**Not verified. Do not rely on this model.**\n")?;
+        let what = if solution.judgement.is_deployed() {
+            "The predictor was checked, and does not meet all that was demanded"
+        } else {
+            "Not verified: do not rely on this model"
+        };
+        writeln!(text, "**{what}.**\n")?;
         for failure in &solution.failures {
             writeln!(text, "- {}", plain(failure))?;
         }

@@ -126,6 +126,8 @@ pub struct Scores {
     pub difference: f64,
     /// The 95 % interval of the primary metric over resampled test rows.
     pub interval: (f64, f64),
+    /// The 95 % interval of how much worse the predictor is than the submission, on the same resampled rows.
+    pub shortfall: (f64, f64),
     /// Rows: the truth; columns: what was predicted.
     #[serde(default)]
     pub confusion: Option<Vec<Vec<u64>>>,

@@ -6,7 +6,7 @@ use mlgym_journal::{Assessment, Judge, Metric, Outcome, Verdict, VerdictStage};
 use serde::{Deserialize, Serialize};
 
 use crate::automl::assessment::{Level, assess};
-use crate::automl::constraint::{Constraint, Measured};
+use crate::automl::constraint::{Constraint, Measured, digits};
 use crate::deliver::{Delivered, Inspection};
 
 /// What is known of a solution when it is judged.
@@ -115,25 +115,38 @@ fn loads(case: &Case<'_>) -> Verdict {
     check(subject, true, reason, numbers.collect())
 }
 
-/// Its score on the hidden rows is that of what was handed in, or as good within the uncertainty of so many rows.
+/// The share of the way from the constant to no error by which a predictor may fall short of what was handed in.
+const SHORTFALL: f64 = 0.02;
+
+/// Its score on the hidden rows is as good as that of what was handed in: not worse beyond chance by an amount that matters.
 fn scores_as_submitted(case: &Case<'_>) -> Verdict {
     let subject = "the predictor is as good as the submission";
-    let Metric { name, goal, .. } = case.metric;
+    let Metric { name, goal, baseline, reference } = case.metric;
     let scores = case.inspection.and_then(|inspection| inspection.scores.as_ref());
     let own = scores.and_then(|scores| scores.test.get(name).copied());
     let (Some(scores), Some(own), Some(handed)) = (scores, own, case.graded) else {
         let reason = "there is no score of both on the hidden rows".to_owned();
         return check(subject, false, reason, BTreeMap::new());
     };
-    let (low, high) = scores.interval;
-    let slack = ((high - low) / 2.0).max(1e-9 * handed.abs());
-    let passed = !goal.better(handed, own) || (own - handed).abs() <= slack;
+    let (low, high) = scores.shortfall;
+    let share = (own - handed).abs() / (reference - baseline).abs();
+    let passed = !goal.better(handed, own) || low <= 0.0 || share <= SHORTFALL;
     let word = if passed { "as good as" } else { "worse than" };
     let reason = format!(
-        "{name} of predict.py's answers on the hidden test rows is {own:.6}, {word} the submission's {handed:.6} \
-         (95 % of resampled test sets: {low:.6} to {high:.6})"
+        "{name} of predict.py's answers on the hidden test rows is {}, {word} the submission's {} (worse by {} to {} on \
+         95 % of resampled test sets)",
+        digits(own),
+        digits(handed),
+        digits(low),
+        digits(high)
     );
-    let numbers = [("predictor", own), ("submission", handed), ("difference", scores.difference)];
+    let numbers = [
+        ("predictor", own),
+        ("submission", handed),
+        ("worse_from", low),
+        ("worse_to", high),
+        ("difference", scores.difference),
+    ];
     check(subject, passed, reason, numbers.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
@@ -151,7 +164,7 @@ mod tests {
         let problems = problems.iter().map(|text| (*text).to_owned()).collect();
         let scores = Scores {
             test: BTreeMap::from([("rmse".to_owned(), test)]),
-            interval: (test - 0.1, test + 0.1),
+            shortfall: (test - 1.1, test - 0.9),
             ..Scores::default()
         };
         let deployment = Deployment { problems, ms_per_row: Some(1.0), ..Deployment::default() };
@@ -174,7 +187,7 @@ mod tests {
     fn a_solution_is_as_far_as_its_checks_say() {
         assert_eq!(level(None, &[]).level, Level::Runnable);
         assert_eq!(level(Some(&inspection(1.0, &["it does not load"])), &[]).level, Level::Runnable);
-        assert_eq!(level(Some(&inspection(1.05, &[])), &[]).level, Level::FullyMet);
+        assert_eq!(level(Some(&inspection(1.05, &[])), &[]).level, Level::FullyMet, "within chance");
         assert_eq!(level(Some(&inspection(1.2, &[])), &[]).level, Level::Runnable, "worse than what was handed in");
         assert_eq!(level(Some(&inspection(0.5, &[])), &["rmse<=0.6"]).level, Level::FullyMet);
         assert_eq!(level(Some(&inspection(1.0, &[])), &["rmse<=0.6", "rmse<=2"]).level, Level::PartlyMet);

@@ -54,6 +54,15 @@ pub struct Solution {
 }
 
 impl Solution {
+    /// Says in a few words what may be relied on.
+    pub fn state(&self) -> &'static str {
+        match (self.verified, self.judgement.is_deployed()) {
+            (true, _) => "verified",
+            (false, true) => "checked, but constraints are not met",
+            (false, false) => "not verified",
+        }
+    }
+
     /// The primary metric of the delivered predictor on the hidden test rows.
     pub fn score(&self) -> Option<f64> {
         self.judgement.measured.metrics.get(&self.metric.name).copied()

@@ -10,7 +10,7 @@ use mlgym::ReadyTask;
 use mlgym::episode::run_labels;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::deliver::judgement::Case;
-use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, card, judge};
+use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, card, judge, report};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, BranchId, Budgets, Envelope, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus,
@@ -159,7 +159,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     if solution.verified {
         Ok(ExitCode::SUCCESS)
     } else {
-        let mut text = format!("{} is not verified:", place.display());
+        let mut text = format!("{}: {}", place.display(), solution.state());
         for failure in &solution.failures {
             text.push_str(&format!("\n  {}", hanging(failure)));
         }
@@ -419,6 +419,7 @@ impl Delivery<'_> {
             inspection,
             judgement,
         };
+        package.write("report.html", report::report(&solution)?.as_bytes())?;
         package.write("MODEL_CARD.md", card::card(&solution).as_bytes())?;
         package.write("requirements.txt", solution.requirements().as_bytes())?;
         let json = serde_json::to_vec_pretty(&solution).unwrap_or_default();
@@ -509,9 +510,9 @@ fn summary(solution: &Solution, place: &Path) -> String {
         assessment.nps,
         assessment.cs
     ));
-    let how = if solution.verified { "verified" } else { "not verified" };
+    let how = solution.state();
     text.push_str(&format!(
-        "{} ({how}): MODEL_CARD.md, result.json\n",
+        "{} ({how}): report.html, MODEL_CARD.md, predict.py, result.json\n",
         place.display()
     ));
     text

@@ -36,7 +36,7 @@ if classes is not None:
     order = np.concatenate([order[first], np.delete(order, first)])
 points, begun, last = [], time.monotonic(), 0.0
 for share in (0.1, 0.3, 0.6, 1.0):
-    rows = order[: max(10, round(share * len(y)))]
+    rows = np.sort(order[: max(10, round(share * len(y)))])
     # A fit takes about as much longer as it has more rows.
     expected = last * len(rows) / points[-1]["rows"] if points else 0.0
     if time.monotonic() - begun + expected > seconds:

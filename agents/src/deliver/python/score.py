@@ -58,8 +58,16 @@ result["difference"] = float(np.mean(np.abs(given - handed)))
 # How far the score may lie from the truth for want of rows: the spread over resampled test rows.
 rng = np.random.default_rng(0)
 places = np.flatnonzero(is_test)
-spread = [measure(given, rng.choice(places, len(places)))[facts["metric"]] for _ in range(200 if len(places) < 5000 else 50)]
+sign = 1.0 if metrics.MAXIMIZED[facts["metric"]] else -1.0
+spread, worse = [], []
+for _ in range(200 if len(places) < 5000 else 50):
+    some = rng.choice(places, len(places))
+    own = measure(given, some)[facts["metric"]]
+    spread.append(own)
+    # On the same rows, how much worse than what was handed in.
+    worse.append(sign * (measure(handed, some)[facts["metric"]] - own))
 result["interval"] = [float(np.quantile(spread, q)) for q in (0.025, 0.975)]
+result["shortfall"] = [float(np.quantile(worse, q)) for q in (0.025, 0.975)]
 
 rows = places
 if is_classes:
@@ -87,7 +95,7 @@ if (answers / "shuffled.npz").is_file():
     archive = load("shuffled.npz")
     rows = archive["rows"]
     kept = is_test[rows]
-    rows, sign = rows[kept], 1.0 if metrics.MAXIMIZED[facts["metric"]] else -1.0
+    rows = rows[kept]
     if len(rows) >= 10:
         usual = measure(given, rows)[facts["metric"]]
         for position, name in enumerate(deploy["shuffled"]):
