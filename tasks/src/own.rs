@@ -21,7 +21,7 @@ mod preparation;
 mod source;
 mod write;
 
-pub use preparation::{COLUMNS, METRICS, TABLE};
+pub use preparation::{COLUMNS, FILES, IMAGES, METRICS, TABLE};
 pub use source::Source;
 pub use write::metric_names;
 

@@ -61,7 +61,9 @@ fn usage(text: &mut String, solution: &Solution) -> std::fmt::Result {
     writeln!(text, "With Python {python}:\n")?;
     writeln!(text, "```\npip install -r requirements.txt\npython predict.py input.csv output.csv\n```\n")?;
     let names: Vec<String> = solution.data.features.iter().map(|name| format!("`{}`", plain(name))).collect();
-    if !names.is_empty() {
+    if solution.data.columns == 0 {
+        writeln!(text, "The input is a directory of images instead of `input.csv`.\n")?;
+    } else if !names.is_empty() {
         writeln!(text, "The input is a CSV or Parquet file with the columns {}.\n", names.join(", "))?;
     }
     Ok(())

@@ -53,6 +53,7 @@ impl Package {
         for (name, content) in [
             ("table.py", own::TABLE.as_bytes()),
             ("columns.py", own::COLUMNS.as_bytes()),
+            ("images.py", own::IMAGES.as_bytes()),
             ("schema.json", schema.as_slice()),
         ] {
             self.write(&format!("model/{name}"), content)?;

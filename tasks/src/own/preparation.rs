@@ -19,11 +19,15 @@ pub const COLUMNS: &str = include_str!("python/columns.py");
 /// The metrics.
 pub const METRICS: &str = include_str!("python/metrics.py");
 
-/// The modules of the preparation.
-pub(crate) const FILES: [(&str, &str); 6] = [
+/// What reads images.
+pub const IMAGES: &str = include_str!("python/images.py");
+
+/// The modules of the preparation, by file name; `prepare.py` is the program.
+pub const FILES: [(&str, &str); 7] = [
     ("table.py", TABLE),
     ("columns.py", COLUMNS),
     ("metrics.py", METRICS),
+    ("images.py", IMAGES),
     ("target.py", include_str!("python/target.py")),
     ("split.py", include_str!("python/split.py")),
     ("prepare.py", include_str!("python/prepare.py")),

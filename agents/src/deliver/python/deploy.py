@@ -50,6 +50,10 @@ import pandas as pd  # noqa: E402
 
 is_images = bool(predict.SCHEMA.get("images"))
 if is_images:
+    # What predict.py decodes files with is needed too.
+    import images  # noqa: F401
+    from PIL import Image  # noqa: F401
+
     table, directory = pd.read_csv(held / "test.csv"), held
 else:
     table, directory = pd.concat(predict.open_table(held / "test.csv").chunks(), ignore_index=True), None

@@ -40,6 +40,10 @@ def whole(predicted):
 
 # What predict.py wrote for its user is what is scored.
 table = pd.read_csv(answers / "predictions.csv", dtype=str, keep_default_na=False)
+if "file" in table.columns:
+    # Images are named after their ids.
+    order = table["file"].str.rsplit(".", n=1).str[0].astype(int)
+    table = table.set_index(order).loc[test[facts["id"]]]
 if is_classes:
     names = [f"p_{label}" for label in schema["written"]]
     given = whole(table[names].to_numpy(float))

@@ -78,17 +78,14 @@ def make(request):
     rows = Rows(request)
     said = rows.table.said
     name, file = rows.name, rows.table.name
+    require(int((rows.target.codes != -1).sum()) or split.LEAST_ROWS, file)
     kind, why = targets.decide(rows.target, name, request["task"], request["metric"])
     known = rows.target.codes != -1 if kind == "classification" else ~np.isnan(rows.target.values)
     dropped = int((~known).sum())
     if dropped:
         said.append(f"{dropped:,} of {rows.count:,} rows are left out, because their {name!r} is missing or cannot be read")
     eligible = known
-    if int(eligible.sum()) < split.LEAST_ROWS:
-        usable = "one row" if eligible.sum() == 1 else f"{int(eligible.sum())} rows"
-        raise Unreadable(
-            f"{file} has {usable} with a target; {split.LEAST_ROWS} are the least that a model can be learnt and tested on"
-        )
+    require(int(eligible.sum()), file)
     labels = written = None
     classes = None
     if kind == "classification":
@@ -128,6 +125,15 @@ def make(request):
         "said": said,
         "constant": constant(truth, part, kind, labels),
     }
+
+
+def require(count, file):
+    """Refuses fewer rows than can be learnt from and tested on."""
+    if count < split.LEAST_ROWS:
+        usable = "one row" if count == 1 else f"{count} rows"
+        raise Unreadable(
+            f"{file} has {usable} with a target; {split.LEAST_ROWS} are the least that a model can be learnt and tested on"
+        )
 
 
 def parts(request, rows, eligible, classes):
@@ -196,10 +202,14 @@ def describe(rows, kind, metric, labels, columns):
     if kind == "regression":
         facts["submission"] = {"columns": [rows.name], "prediction": "value"}
     else:
-        codes = [json.loads(label) if _is_number(label) else label for label in labels]
         names = [rows.name] if len(labels) == 2 else [f"p_{label}" for label in labels]
-        facts["submission"] = {"columns": names, "prediction": "probability", "classes": codes}
+        facts["submission"] = {"columns": names, "prediction": "probability", "classes": codes_of(labels)}
     return facts
+
+
+def codes_of(labels):
+    """The labels as JSON has them: numbers where reading a CSV makes numbers of them."""
+    return [json.loads(label) if _is_number(label) else label for label in labels]
 
 
 def _is_number(label):
