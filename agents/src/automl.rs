@@ -67,11 +67,7 @@ impl Agent for AutoMl {
 }
 
 /// Carries out the knowledge base's plan up to the submission.
-async fn solve(
-    engine: &mut Engine<'_>,
-    context: &Context,
-    forbidden: &[String],
-) -> Result<Execution, Stop> {
+async fn solve(engine: &mut Engine<'_>, context: &Context, forbidden: &[String]) -> Result<Execution, Stop> {
     let dataset = engine.dataset().await?;
     let knowledge = Engine::knowledge(&dataset)?;
     let profile = engine.profile().await?;

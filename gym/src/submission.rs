@@ -117,7 +117,11 @@ pub(crate) async fn collect_beside(
         }
         Err(SandboxError::Transfer(error)) => {
             // Half of it is of no use to anybody.
-            let _ = if target.is_dir() { std::fs::remove_dir_all(&target) } else { std::fs::remove_file(&target) };
+            let _ = if target.is_dir() {
+                std::fs::remove_dir_all(&target)
+            } else {
+                std::fs::remove_file(&target)
+            };
             Ok(Some(error.to_string()))
         }
         Err(error) => Err(error.into()),

@@ -14,8 +14,8 @@ pub mod suggest;
 pub mod suite;
 
 pub use error::{Location, TaskError};
-pub use own::{OwnError, OwnRequest, OwnTask};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
+pub use own::{OwnError, OwnRequest, OwnTask};
 pub use prepare::{DataCache, PrepareError, PreparedData};
 pub use spec::{ImageSource, Split, Task, TaskNetwork, Validation};
 pub use suggest::nearest;

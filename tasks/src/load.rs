@@ -321,7 +321,8 @@ impl Loader<'_> {
     /// Reads what else is copied out beside the submission: what the agent may write, and is no part of it.
     fn artifacts(&self, submission: &str) -> Vec<String> {
         let artifacts = self.parsed.manifest.artifacts.iter();
-        let paths = artifacts.filter_map(|artifact| artifact.as_str().or_else(|| artifact.get("source")?.as_str()));
+        let paths =
+            artifacts.filter_map(|artifact| artifact.as_str().or_else(|| artifact.get("source")?.as_str()));
         let apart = |path: &&str| !format!("{path}/").starts_with(&format!("{submission}/"));
         paths.filter(apart).filter_map(|path| self.writable("artifacts", path.to_owned()).ok()).collect()
     }
@@ -353,7 +354,9 @@ impl Loader<'_> {
     }
 
     fn prepare(&self, ours: &MlgymTable) -> Result<Option<PathBuf>, TaskError> {
-        let Some(script) = ours.data.as_ref().and_then(|table| table.prepare.as_ref()) else { return Ok(None) };
+        let Some(script) = ours.data.as_ref().and_then(|table| table.prepare.as_ref()) else {
+            return Ok(None);
+        };
         if ours.data.as_ref().is_some_and(|table| table.ready.is_some()) {
             let reason = "data is either prepared by a script or ready: write one of the two";
             return Err(self.invalid("metadata.mlgym.data", reason));

@@ -111,7 +111,7 @@ fn latin1(text: &str) -> Vec<u8> {
     text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect()
 }
 
-fn refused() -> Vec<Case> {
+fn refused_layouts() -> Vec<Case> {
     use Expected::Refused;
     let y = || json!({ "target": "y" });
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -121,8 +121,18 @@ fn refused() -> Vec<Case> {
         case("header only", "x,y\n", y(), Refused(&["no rows"])),
         case("one row", "x,y\n1,2\n", y(), Refused(&["has one row with a target", "20 are the least"])),
         case("few rows", rows("x,y", 7, |row| format!("{row},{row}")), y(), Refused(&["7 rows"])),
-        case("one column", rows("y", 40, |row| format!("{row}")), y(), Refused(&["no line of it is divided"])),
-        case("no target", good(), json!({ "target": "why" }), Refused(&["no column 'why'", "it has x, word, y"])),
+        case(
+            "one column",
+            rows("y", 40, |row| format!("{row}")),
+            y(),
+            Refused(&["no line of it is divided"]),
+        ),
+        case(
+            "no target",
+            good(),
+            json!({ "target": "why" }),
+            Refused(&["no column 'why'", "it has x, word, y"]),
+        ),
         case("near target", good(), json!({ "target": "Word" }), Refused(&["did you mean 'word'?"])),
         case(
             "twice",
@@ -154,7 +164,20 @@ fn refused() -> Vec<Case> {
             y(),
             Refused(&["5 fields in line 42 where 3 belong", "in quotes"]),
         ),
-        case("open quote", text(good()) + "1,\"a,yes\n", y(), Refused(&["opens a quote and never closes it"])),
+        case(
+            "open quote",
+            text(good()) + "1,\"a,yes\n",
+            y(),
+            Refused(&["opens a quote and never closes it"]),
+        ),
+    ]
+}
+
+fn refused_targets() -> Vec<Case> {
+    use Expected::Refused;
+    let y = || json!({ "target": "y" });
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    vec![
         case("one class", rows("x,y", 40, |row| format!("{row},a")), y(), Refused(&["is 'a' in every row"])),
         case("constant", rows("x,y", 40, |row| format!("{row},3.5")), y(), Refused(&["in every row"])),
         case(
@@ -199,19 +222,47 @@ fn refused() -> Vec<Case> {
             json!({ "target": "y", "task": "classification", "metric": "rmse" }),
             Refused(&["--metric rmse does not go with --task classification", "log_loss"]),
         ),
+    ]
+}
+
+fn refused_formats() -> Vec<Case> {
+    use Expected::Refused;
+    let y = || json!({ "target": "y" });
+    vec![
         case("binary", vec![0_u8, 1, 2, 3, 250, 0, 0, 9, 200, 7], y(), Refused(&["binary data"])),
         case("zip", b"PK\x03\x04xxxxxxxxxxx".to_vec(), y(), Refused(&["zip archive", "Excel"])),
         case("html", "<!DOCTYPE html><html><body>x,y</body></html>", y(), Refused(&["web page"])),
         case("json", "[{\"x\": 1, \"y\": 2}]", y(), Refused(&["is JSON"])),
-        case("prose", "Dear reader,\nthis is no table at all.\nIt is\na letter.\n", y(), Refused(&["is no table"])),
+        case(
+            "prose",
+            "Dear reader,\nthis is no table at all.\nIt is\na letter.\n",
+            y(),
+            Refused(&["is no table"]),
+        ),
         case("cut parquet", b"PAR1 and then nothing".to_vec(), y(), Refused(&["no whole Parquet file"])),
-        case("cut gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc".to_vec(), y(), Refused(&["unpacked"])),
+        case(
+            "cut gzip",
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abc".to_vec(),
+            y(),
+            Refused(&["unpacked"]),
+        ),
         case(
             "cut utf-16",
-            { let mut bytes = utf16(&good(), true); bytes.pop(); bytes },
+            {
+                let mut bytes = utf16(&good(), true);
+                bytes.pop();
+                bytes
+            },
             y(),
             Refused(&["is damaged"]),
         ),
+    ]
+}
+
+fn refused_splits_and_images() -> Vec<Case> {
+    use Expected::Refused;
+    let y = || json!({ "target": "y" });
+    vec![
         case(
             "times are words",
             good(),
@@ -258,7 +309,7 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-fn accepted() -> Vec<Case> {
+fn read() -> Vec<Case> {
     use Expected::Made;
     let y = || json!({ "target": "y" });
     let classes = || json!({ "task": "classification", "labels": ["no", "yes"], "rows": 40, "test": 8 });
@@ -267,7 +318,9 @@ fn accepted() -> Vec<Case> {
         case(name, file, y(), Made(json!({ "labels": ["blau", "grün"], "features": ["größe"] }), &[]))
     };
     let umlauts = "größe;y\n".to_owned()
-        + &(0..40).map(|row| format!("{},{};{}\n", row, row % 10, ["grün", "blau"][row % 2])).collect::<String>();
+        + &(0..40)
+            .map(|row| format!("{},{};{}\n", row, row % 10, ["grün", "blau"][row % 2]))
+            .collect::<String>();
     vec![
         case("plain", good(), y(), Made(classes(), &[])),
         case("utf-8 with mark", [b"\xef\xbb\xbf".to_vec(), good()].concat(), y(), Made(classes(), &[])),
@@ -305,19 +358,39 @@ fn accepted() -> Vec<Case> {
             "names of rows",
             rows("who,x,y", 90, |row| format!("name{row},{},{}", row % 9, row % 2)),
             y(),
-            Made(json!({ "features": ["x"] }), &["'who' is left out: it holds a different word in every row"]),
+            Made(
+                json!({ "features": ["x"] }),
+                &["'who' is left out: it holds a different word in every row"],
+            ),
         ),
         case(
             "stray words",
-            rows("x,z,y", 100, |row| format!("{},{},{}", if row == 5 { "n/k".to_owned() } else { row.to_string() }, row % 5, row % 2)),
+            rows("x,z,y", 100, |row| {
+                format!(
+                    "{},{},{}",
+                    if row == 5 { "n/k".to_owned() } else { row.to_string() },
+                    row % 5,
+                    row % 2
+                )
+            }),
             y(),
             Made(json!({ "features": ["x", "z"] }), &["words among its numbers ('n/k')"]),
         ),
+    ]
+}
+
+fn decided() -> Vec<Case> {
+    use Expected::Made;
+    let y = || json!({ "target": "y" });
+    vec![
         case(
             "few integers",
             rows("x,y", 60, |row| format!("{row},{}", 3 + row % 4)),
             y(),
-            Made(json!({ "task": "classification", "labels": ["3", "4", "5", "6"], "metric": "log_loss" }), &[]),
+            Made(
+                json!({ "task": "classification", "labels": ["3", "4", "5", "6"], "metric": "log_loss" }),
+                &[],
+            ),
         ),
         case(
             "few integers as numbers",
@@ -365,7 +438,10 @@ fn accepted() -> Vec<Case> {
             "many rows",
             rows("x,y", 5000, |row| format!("{row},{}.5", row * 7 % 5000)),
             json!({ "target": "y", "max_rows": 1000 }),
-            Made(json!({ "rows": 5000, "train": 1000, "test": 1000 }), &["1,000 of 3,500 rows", "--max-rows"]),
+            Made(
+                json!({ "rows": 5000, "train": 1000, "test": 1000 }),
+                &["1,000 of 3,500 rows", "--max-rows"],
+            ),
         ),
         made(
             "packed",
@@ -409,7 +485,9 @@ async fn data_is_read_or_refused_in_words_that_help() {
     let spec = SandboxSpec { image: image("prepare").await, limits, ..lab.spec(User::Agent) };
     let mut sandbox = lab.backend.create(&spec).await.unwrap();
     let root = lab.directory.path().join("cases");
-    let cases: Vec<Case> = refused().into_iter().chain(accepted()).collect();
+    let tables =
+        [refused_layouts, refused_targets, refused_formats, refused_splits_and_images, read, decided];
+    let cases: Vec<Case> = tables.into_iter().flat_map(|table| table()).collect();
     for case in &cases {
         let directory = root.join("cases").join(case.name);
         std::fs::create_dir_all(&directory).unwrap();
@@ -433,8 +511,7 @@ async fn data_is_read_or_refused_in_words_that_help() {
     }
     std::fs::write(root.join("driver.py"), DRIVER).unwrap();
     sandbox.put("/workspace", FileSource::Directory(root)).await.unwrap();
-    let mut command =
-        Command::new("PYTHONPATH=/opt/mlgym/lib python driver.py", Duration::from_secs(600));
+    let mut command = Command::new("PYTHONPATH=/opt/mlgym/lib python driver.py", Duration::from_secs(600));
     command.capture = CaptureLimits { head: 4 << 20, tail: 1 << 20, spool: 0 };
     let output = sandbox.shell(&command, &CancellationToken::new()).await.unwrap();
     sandbox.destroy().await.unwrap();
@@ -458,18 +535,25 @@ fn mismatch(case: &Case, outcome: &Value) -> Option<String> {
             if said.trim().lines().count() != 1 || said.contains("Traceback") {
                 return complain("its refusal is no sentence");
             }
-            words.iter().find(|word| !said.contains(**word)).and_then(|word| complain(&format!("it does not say {word:?}")))
+            words
+                .iter()
+                .find(|word| !said.contains(**word))
+                .and_then(|word| complain(&format!("it does not say {word:?}")))
         }
         Expected::Made(facts, words) => {
             if outcome["refusal"].is_string() {
                 return complain("it was refused");
             }
-            let differs = facts.as_object().unwrap().iter().find(|(key, value)| outcome["facts"][*key] != **value);
+            let differs =
+                facts.as_object().unwrap().iter().find(|(key, value)| outcome["facts"][*key] != **value);
             if let Some((key, value)) = differs {
                 return complain(&format!("its {key} is not {value}"));
             }
             let said = outcome["facts"]["said"].to_string();
-            words.iter().find(|word| !said.contains(**word)).and_then(|word| complain(&format!("it does not say {word:?}")))
+            words
+                .iter()
+                .find(|word| !said.contains(**word))
+                .and_then(|word| complain(&format!("it does not say {word:?}")))
         }
     }
 }

@@ -80,9 +80,9 @@ impl Candidate {
             let line = line.trim_start();
             line.strip_prefix("from ").or_else(|| line.strip_prefix("import "))
         });
-        let mut tops = named.flat_map(|names| names.split(',')).filter_map(|name| {
-            name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next()
-        });
+        let mut tops = named
+            .flat_map(|names| names.split(','))
+            .filter_map(|name| name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
         tops.any(|top| top.eq_ignore_ascii_case(module))
     }
 }
@@ -155,7 +155,10 @@ mod tests {
     #[test]
     fn what_a_candidate_imports_is_told_by_either_name() {
         let candidate = Candidate {
-            imports: vec!["from lightgbm import LGBMClassifier".to_owned(), "import math, sklearn.svm".to_owned()],
+            imports: vec![
+                "from lightgbm import LGBMClassifier".to_owned(),
+                "import math, sklearn.svm".to_owned(),
+            ],
             code: Some("class A:\n    def fit(self):\n        import xgboost as xgb\n".to_owned()),
             ..Candidate::default()
         };

@@ -18,7 +18,10 @@ fn write_card(text: &mut String, solution: &Solution) -> std::fmt::Result {
     let data = &solution.data;
     writeln!(text, "# {}\n", plain(&solution.name))?;
     if solution.verified {
-        writeln!(text, "Verified: the predictor was checked in a fresh container on rows that were never public.\n")?;
+        writeln!(
+            text,
+            "Verified: the predictor was checked in a fresh container on rows that were never public.\n"
+        )?;
     } else {
         let what = if solution.judgement.is_deployed() {
             "The predictor was checked, and does not meet all that was demanded"
@@ -149,8 +152,11 @@ fn limits(text: &mut String, solution: &Solution) -> std::fmt::Result {
         "- The scores hold for rows that are like those of {}. Nobody checked that these are like the rows it will meet.",
         plain(&solution.data.file)
     )?;
-    writeln!(text, "- Columns are used as they are found, whatever they mean. One that is only known after the fact, or that \
-              stands for a group of people, must be left out with --drop.")?;
+    writeln!(
+        text,
+        "- Columns are used as they are found, whatever they mean. One that is only known after the fact, or that \
+              stands for a group of people, must be left out with --drop."
+    )?;
     writeln!(text, "- The model is a pickle: load it only where you trust whoever made it.")
 }
 

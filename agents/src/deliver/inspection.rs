@@ -280,7 +280,12 @@ impl Inspector {
             match output.end {
                 CommandEnd::Exited(0) => {}
                 CommandEnd::Interrupted => return Err(SandboxError::Cancelled.into()),
-                _ => return Ok(Err(format!("the answers cannot be scored: {}", tail(&output.stderr.to_text())))),
+                _ => {
+                    return Ok(Err(format!(
+                        "the answers cannot be scored: {}",
+                        tail(&output.stderr.to_text())
+                    )));
+                }
             }
             let text = output.stdout.to_text();
             let read = serde_json::from_str(text.trim());

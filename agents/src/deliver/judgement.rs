@@ -188,7 +188,11 @@ mod tests {
         assert_eq!(level(None, &[]).level, Level::Runnable);
         assert_eq!(level(Some(&inspection(1.0, &["it does not load"])), &[]).level, Level::Runnable);
         assert_eq!(level(Some(&inspection(1.05, &[])), &[]).level, Level::FullyMet, "within chance");
-        assert_eq!(level(Some(&inspection(1.2, &[])), &[]).level, Level::Runnable, "worse than what was handed in");
+        assert_eq!(
+            level(Some(&inspection(1.2, &[])), &[]).level,
+            Level::Runnable,
+            "worse than what was handed in"
+        );
         assert_eq!(level(Some(&inspection(0.5, &[])), &["rmse<=0.6"]).level, Level::FullyMet);
         assert_eq!(level(Some(&inspection(1.0, &[])), &["rmse<=0.6", "rmse<=2"]).level, Level::PartlyMet);
         assert_eq!(level(Some(&inspection(1.0, &[])), &["rmse<=0.6"]).level, Level::Deployed);

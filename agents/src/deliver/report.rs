@@ -40,7 +40,9 @@ pub fn report(solution: &Solution) -> Result<String, DeliverError> {
     };
     let metric = &solution.metric.name;
     let headline = match solution.score().or(solution.submission) {
-        Some(score) => format!("{metric} {} on {} hidden rows ({way} is better)", number(score), solution.data.test),
+        Some(score) => {
+            format!("{metric} {} on {} hidden rows ({way} is better)", number(score), solution.data.test)
+        }
         None => "no score".to_owned(),
     };
     let checks = solution.judgement.verdicts.iter().map(|verdict| {
@@ -106,7 +108,8 @@ fn comparison(solution: &Solution, way: &str) -> Option<Plot> {
             ..Bar::default()
         })
         .collect();
-    let hidden = |name: &str| if name.contains("cross-validated") { "training rows" } else { "hidden test rows" };
+    let hidden =
+        |name: &str| if name.contains("cross-validated") { "training rows" } else { "hidden test rows" };
     Some(Plot {
         id: "comparison",
         title: "Against simpler answers",
@@ -117,7 +120,10 @@ fn comparison(solution: &Solution, way: &str) -> Option<Plot> {
         ),
         svg: svg::bars("scores compared", &bars, number),
         headers: texts(["what", &solution.metric.name, "measured on"]),
-        rows: scores.iter().map(|(name, value)| texts([name, &format!("{value:.6}"), hidden(name)])).collect(),
+        rows: scores
+            .iter()
+            .map(|(name, value)| texts([name, &format!("{value:.6}"), hidden(name)]))
+            .collect(),
     })
 }
 
@@ -219,7 +225,9 @@ fn candidates(solution: &Solution) -> Option<Plot> {
     }
     let goal = solution.metric.goal;
     let mut ranked: Vec<_> = tried.iter().filter_map(|tried| Some((tried, tried.score?))).collect();
-    ranked.sort_by(|a, b| if goal.better(a.1, b.1) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });
+    ranked.sort_by(|a, b| {
+        if goal.better(a.1, b.1) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+    });
     let bars: Vec<Bar> = ranked
         .iter()
         .map(|(tried, score)| Bar {

@@ -203,7 +203,8 @@ mod tests {
                 },
             ),
         ]));
-        let names: Vec<_> = story.tried.iter().map(|tried| (tried.name.as_str(), tried.score, tried.weight)).collect();
+        let names: Vec<_> =
+            story.tried.iter().map(|tried| (tried.name.as_str(), tried.score, tried.weight)).collect();
         assert_eq!(names, [("a", Some(0.5), 1.0), ("b", None, 0.0)]);
         let phases: Vec<_> = story.phases.iter().map(|phase| (phase.name.as_str(), phase.seconds)).collect();
         assert_eq!(phases, [("start", 1.0), ("profile", 2.0), ("train", 11.0), ("ensemble", 6.0)]);

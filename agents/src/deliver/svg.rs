@@ -31,7 +31,12 @@ pub fn bars(title: &str, bars: &[Bar], shown: impl Fn(f64) -> String) -> String 
     let x = |value: f64| left + (value - low) / span * (WIDTH - left - right);
     let height = bars.len() as f64 * step + 8.0;
     let mut svg = open(title, height);
-    let _ = write!(svg, r#"<line class="axis" x1="{0:.1}" x2="{0:.1}" y1="2" y2="{1:.1}"/>"#, x(0.0), height - 2.0);
+    let _ = write!(
+        svg,
+        r#"<line class="axis" x1="{0:.1}" x2="{0:.1}" y1="2" y2="{1:.1}"/>"#,
+        x(0.0),
+        height - 2.0
+    );
     for (index, bar) in bars.iter().enumerate() {
         let middle = index as f64 * step + step / 2.0 + 4.0;
         let (from, to) = (x(bar.value.min(0.0)), x(bar.value.max(0.0)));
@@ -48,7 +53,10 @@ pub fn bars(title: &str, bars: &[Bar], shown: impl Fn(f64) -> String) -> String 
         let mut end = x(bar.value.max(0.0));
         if let Some(error) = bar.error {
             let (from, to) = (x(bar.value - error), x(bar.value + error));
-            let _ = write!(svg, r#"<line class="error" x1="{from:.1}" x2="{to:.1}" y1="{middle:.1}" y2="{middle:.1}"/>"#);
+            let _ = write!(
+                svg,
+                r#"<line class="error" x1="{from:.1}" x2="{to:.1}" y1="{middle:.1}" y2="{middle:.1}"/>"#
+            );
             end = end.max(to);
         }
         let _ = write!(
@@ -72,7 +80,8 @@ pub fn curve(title: &str, points: &[(f64, f64)], (across, up): (&str, &str)) -> 
     let y = |value: f64| height - bottom - (value - y0) / (y1 - y0) * (height - bottom - top);
     let mut svg = open(title, height);
     frame(&mut svg, &ticks(y0, y1, 5), y, (left, WIDTH - right));
-    let places: Vec<(f64, f64)> = logs.iter().zip(points).map(|(log, (_, value))| (x(*log), y(*value))).collect();
+    let places: Vec<(f64, f64)> =
+        logs.iter().zip(points).map(|(log, (_, value))| (x(*log), y(*value))).collect();
     let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let _ = write!(svg, r#"<polyline class="line" points="{}"/>"#, path.join(" "));
     let mut last = f64::NEG_INFINITY;
@@ -126,7 +135,8 @@ pub fn scatter(title: &str, points: &[(f64, f64)], (across, up): (&str, &str)) -
         y(high)
     );
     for (truth, predicted) in points {
-        let _ = write!(svg, r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="2.6"/>"#, x(*truth), y(*predicted));
+        let _ =
+            write!(svg, r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="2.6"/>"#, x(*truth), y(*predicted));
     }
     names(&mut svg, height, (left, WIDTH - right), (across, up));
     svg + "</svg>"
@@ -185,7 +195,9 @@ pub fn matrix(title: &str, labels: &[String], counts: &[Vec<u64>]) -> String {
 
 fn open(title: &str, height: f64) -> String {
     let title = escape(title);
-    format!(r#"<svg viewBox="0 0 {WIDTH:.0} {height:.0}" role="img" aria-label="{title}"><title>{title}</title>"#)
+    format!(
+        r#"<svg viewBox="0 0 {WIDTH:.0} {height:.0}" role="img" aria-label="{title}"><title>{title}</title>"#
+    )
 }
 
 /// Lines and numbers at the marks of the vertical axis.
@@ -234,7 +246,8 @@ fn ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
         return Vec::new();
     }
     let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough);
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough);
     let step = step.unwrap_or(rough);
     let first = (low / step).ceil();
     let values = (0..=most).map(|index| (first + index as f64) * step).take_while(|value| *value <= high);
@@ -260,7 +273,8 @@ pub(crate) fn number(value: f64) -> String {
         Some(digits) => (digits, &text[digits.len()..]),
         None => (text.as_str(), ""),
     };
-    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
     format!("{digits}{unit}")
 }
 

@@ -152,7 +152,9 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let solution = delivery
         .make(solved, record(BASELINE), &constraints, &place, &arguments, &progress)
         .await
-        .map_err(|failure| if session.cancel.is_cancelled() { Failure::interrupted().hint(again()) } else { failure })?;
+        .map_err(|failure| {
+            if session.cancel.is_cancelled() { Failure::interrupted().hint(again()) } else { failure }
+        })?;
     store(&home, &manifest, &leaderboard, &solution).await?;
     drop(lock);
     session.output.result(&solution, |solution| summary(solution, &place));
@@ -206,11 +208,16 @@ fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failu
     let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
     if holds_something && !arguments.force {
         let place = place.display();
-        return usage(format!("{place} is not empty: name another directory with --output, or replace it with --force"));
+        return usage(format!(
+            "{place} is not empty: name another directory with --output, or replace it with --force"
+        ));
     }
     let data = std::path::absolute(source.path()).unwrap_or_else(|_| source.path().to_owned());
     if data.starts_with(&place) {
-        return usage(format!("{} holds the data itself: name another directory with --output", place.display()));
+        return usage(format!(
+            "{} holds the data itself: name another directory with --output",
+            place.display()
+        ));
     }
     Ok(place)
 }
@@ -263,7 +270,8 @@ fn constraints(arguments: &Arguments, own: &OwnTask) -> Result<Vec<Constraint>, 
         if let Constraint::Metric { metric, .. } = constraint
             && !metric_names().any(|(kind, name, _)| kind == own.facts.task && name == metric)
         {
-            let names: Vec<_> = metric_names().filter(|(kind, ..)| *kind == own.facts.task).map(|m| m.1).collect();
+            let names: Vec<_> =
+                metric_names().filter(|(kind, ..)| *kind == own.facts.task).map(|m| m.1).collect();
             let text = format!(
                 "{metric} cannot be measured of {:?}, which has {}",
                 own.facts.target,
@@ -421,7 +429,9 @@ impl Delivery<'_> {
         };
         package.write("report.html", report::report(&solution)?.as_bytes())?;
         package.write("MODEL_CARD.md", card::card(&solution).as_bytes())?;
-        package.write("requirements.txt", solution.requirements().as_bytes())?;
+        if solution.inspection.is_some() {
+            package.write("requirements.txt", solution.requirements().as_bytes())?;
+        }
         let json = serde_json::to_vec_pretty(&solution).unwrap_or_default();
         package.write("result.json", &json)?;
         if !solution.verified {
@@ -464,7 +474,9 @@ async fn store(
     leaderboard: &Leaderboard,
     solution: &Solution,
 ) -> Result<(), Failure> {
-    let Some(plan) = manifest.episodes.iter().find(|plan| plan.agent.as_str() == AGENT) else { return Ok(()) };
+    let Some(plan) = manifest.episodes.iter().find(|plan| plan.agent.as_str() == AGENT) else {
+        return Ok(());
+    };
     {
         let mut journal = JournalWriter::open(&home.journal(&manifest.run, &plan.episode))?;
         let verdicts = solution.judgement.verdicts.iter().cloned();
@@ -511,8 +523,9 @@ fn summary(solution: &Solution, place: &Path) -> String {
         assessment.cs
     ));
     let how = solution.state();
+    let program = if solution.inspection.is_some() { "predict.py, " } else { "" };
     text.push_str(&format!(
-        "{} ({how}): report.html, MODEL_CARD.md, predict.py, result.json\n",
+        "{} ({how}): {program}report.html, MODEL_CARD.md, result.json\n",
         place.display()
     ));
     text

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use mlgym_sandbox::{
-    Command, CommandEnd, FileSource, Network, Sandbox, SandboxError, SandboxSpec, TransferCaps, TransferError,
-    User,
+    Command, CommandEnd, FileSource, Network, Sandbox, SandboxError, SandboxSpec, TransferCaps,
+    TransferError, User,
 };
 
 use crate::own::{Facts, OwnError, OwnRequest, Source, Workshop, io};

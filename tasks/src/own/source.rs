@@ -28,7 +28,9 @@ impl Source {
         let meta = match std::fs::metadata(path) {
             Ok(meta) => meta,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return refused(format!("there is no {shown}: name a CSV or Parquet file, or a directory of images"));
+                return refused(format!(
+                    "there is no {shown}: name a CSV or Parquet file, or a directory of images"
+                ));
             }
             Err(source) => return Err(io("look at", path)(source)),
         };
@@ -101,8 +103,10 @@ impl Source {
             Self::Table(_) => name.split('.').find(|part| !part.is_empty()).unwrap_or("data"),
             Self::Images(_) => &name,
         };
-        let plain: String =
-            stem.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        let plain: String = stem
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect();
         let parts: Vec<_> = plain.split('-').filter(|part| !part.is_empty()).collect();
         let name: String = parts.join("-").chars().take(40).collect();
         if name.is_empty() { "data".to_owned() } else { name.trim_end_matches('-').to_owned() }
@@ -127,7 +131,8 @@ impl Source {
         files.sort();
         for file in files {
             let name = file.strip_prefix(root).unwrap_or(&file).as_os_str().as_encoded_bytes();
-            let content = std::fs::File::open(&file).and_then(Digest::of_reader).map_err(io("read", &file))?;
+            let content =
+                std::fs::File::open(&file).and_then(Digest::of_reader).map_err(io("read", &file))?;
             builder.field(name).field(content.as_str().as_bytes());
         }
         Ok(builder.finish())
@@ -169,9 +174,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
-        Source::look(directory.path()).map_err(|error| {
-            error.to_string().replace(&directory.path().display().to_string(), "DIR")
-        })
+        Source::look(directory.path())
+            .map_err(|error| error.to_string().replace(&directory.path().display().to_string(), "DIR"))
     }
 
     #[test]

@@ -95,7 +95,9 @@ fn manifest(name: &str, request: &OwnRequest, facts: &Facts) -> Result<String, O
         quoted(&facts.file),
         quoted(&facts.metric),
     );
-    text.push_str("\n# 0 is one prediction for every row, measured on the hidden rows; 1 is no error at all.\n");
+    text.push_str(
+        "\n# 0 is one prediction for every row, measured on the hidden rows; 1 is no error at all.\n",
+    );
     for metric in metrics(facts)? {
         let goal = match metric.goal {
             Goal::Maximize => "maximize",
