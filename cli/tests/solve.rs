@@ -3,11 +3,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use mlgym_sandbox::image::Images;
 use mlgym_sandbox::{CommandEnd, Limits, Mount, SandboxSpec, User};
-use mlgym_tests::{Lab, shell};
+use mlgym_tests::Lab;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 fn solve(home: &Path, directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlgym"));
@@ -133,7 +135,7 @@ fn predicts_on_its_own(place: &Path) {
         let images = mlgym_sandbox::image::ImageBuilder::new(
             &docker,
             std::sync::Arc::new(|_| {}),
-            tokio_util::sync::CancellationToken::new(),
+            CancellationToken::new(),
         );
         let spec = SandboxSpec {
             image: images.builtin("ml").await.unwrap().reference,
@@ -146,7 +148,8 @@ fn predicts_on_its_own(place: &Path) {
         let script = "printf 'extra,colour,height,width\\n1,red,2.5,9\\n1,violet,,1\\n' > in.csv\n\
                       python /deliver/predict.py in.csv out.csv && cat out.csv\n\
                       printf 'colour,height\\nred,1\\n' > bad.csv; python /deliver/predict.py bad.csv none.csv";
-        let output = shell(sandbox.as_mut(), script).await;
+        let command = mlgym_sandbox::Command::new(script, Duration::from_secs(300));
+        let output = sandbox.shell(&command, &CancellationToken::new()).await.unwrap();
         sandbox.destroy().await.unwrap();
         let (stdout, stderr) = (output.stdout.to_text(), output.stderr.to_text());
         assert_eq!(output.end, CommandEnd::Exited(1), "{stderr}");

@@ -15,7 +15,7 @@ import columns as kinds
 import metrics
 import split
 import target as targets
-from table import Unreadable, open_table
+from table import Unreadable, clean, once_each, open_table, tidy
 
 OUTPUT = pathlib.Path(os.environ["MLGYM_OUTPUT"])
 # Cells of the rows that are kept; the rest of a large table is only counted.
@@ -40,38 +40,41 @@ def main():
 
 
 class Rows:
-    """A table that has been read once: the target, what rows are split by, and all rows while they are few."""
+    """A table, read once for what decides about its rows: the target, and what they are split by."""
 
     def __init__(self, request):
         self.table = table = open_table(pathlib.Path("source") / request["file"])
-        self.name, self.count, self.kept, cells = request["target"], 0, [], 0
-        for column in filter(None, [self.name, request["time"], request["group"], *request["drop"]]):
+        self.name, self.count = request["target"], 0
+        deciding = [name for name in (self.name, request["time"], request["group"]) if name]
+        for column in [*deciding, *request["drop"]]:
             targets.find(column, table.columns, table.name)
         if len(table.columns) < 2:
             raise Unreadable(f"{table.name} has one column only: nothing is left to predict {self.name!r} from")
         decimal = "," if getattr(table, "delimiter", None) == ";" else "."
         self.target, self.time, self.group = targets.Seen(decimal), [], []
-        for chunk in table.chunks():
-            self.count += len(chunk)
-            self.target.add(chunk[self.name])
+        for piece in table.pieces(list(dict.fromkeys(deciding))):
+            self.count += len(piece)
+            self.target.add(piece[self.name])
             if request["time"]:
-                self.time.append(split.moments(chunk[request["time"]], request["time"]))
+                self.time.append(once_each(lambda found: split.moments(clean(found), request["time"]), piece[request["time"]]))
             if request["group"]:
-                group = chunk[request["group"]]
-                self.group.append(np.where(group.isna(), 0, pd.util.hash_array(group.astype("str").to_numpy(object))))
-            cells += chunk.size
-            self.kept = self.kept + [chunk] if self.kept is not None and cells <= KEPT_CELLS else None
+                self.group.append(once_each(_hashed, piece[request["group"]]))
         self.target.done()
         if self.count == 0:
             raise Unreadable(f"{table.name} has a line of names and no rows")
 
     def take(self, part):
-        """The rows of a part other than 0, in the table's order."""
-        chunks, start, found = self.kept if self.kept is not None else self.table.chunks(), 0, []
-        for chunk in chunks:
-            found.append(chunk[part[start : start + len(chunk)] > 0])
-            start += len(chunk)
+        """The rows of a part other than 0, in the table's order. Only they are held."""
+        start, found = 0, []
+        for piece in self.table.pieces():
+            found.append(tidy(piece[part[start : start + len(piece)] > 0]))
+            start += len(piece)
         return pd.concat(found, ignore_index=True)
+
+
+def _hashed(found):
+    found = clean(found.astype("str"))
+    return pd.Series(np.where(found.isna(), 0, pd.util.hash_array(found.astype("str").to_numpy(object))))
 
 
 def make(request):
@@ -140,14 +143,14 @@ def parts(request, rows, eligible, classes):
     """Splits the rows the way that was asked for, and says how."""
     rng = np.random.default_rng(request["seed"])
     if request["time"]:
-        when = np.concatenate(rows.time)
+        when = pd.concat(rows.time).to_numpy()
         lost = int((eligible & np.isnan(when)).sum())
         if lost:
             rows.table.said.append(f"{lost:,} rows are left out, because their {request['time']!r} is missing")
         part = split.by_time(eligible & ~np.isnan(when), when, request["time"])
         how = f"by time: the last rows by {request['time']!r} are hidden"
     elif request["group"]:
-        part = split.by_group(eligible, np.concatenate(rows.group), request["group"], rng)
+        part = split.by_group(eligible, pd.concat(rows.group).to_numpy(), request["group"], rng)
         how = f"by group: rows of one {request['group']!r} are either learnt from or hidden"
     else:
         part = split.at_random(eligible, classes, rng)

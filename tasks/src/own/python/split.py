@@ -81,13 +81,13 @@ def moments(column, name):
     """Reads a column as times: numbers as they are, else dates. Rows without one cannot be placed."""
     values = numbers(column)
     if values.notna().sum() >= 0.99 * column.notna().sum():
-        return values.to_numpy()
+        return values
     when = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=_day_first(column))
     if when.notna().sum() < 0.99 * column.notna().sum():
         bad = column[when.isna() & column.notna()].iloc[0]
         raise Unreadable(f"the time column {name!r} holds {bad!r}, which is neither a date nor a number: leave --time out, or mend it")
     seconds = (when.dt.tz_localize(None) if when.dt.tz is not None else when).astype("datetime64[s]").astype("int64")
-    return np.where(when.isna(), np.nan, seconds.to_numpy(float))
+    return seconds.astype(float).mask(when.isna())
 
 
 def _day_first(column):

@@ -55,9 +55,14 @@ class Table:
         self.said = []
         self.columns = []
 
+    def pieces(self, columns=None):
+        """Yields the rows as DataFrames, words as they stand in the file; of some columns, or of all."""
+        raise NotImplementedError
+
     def chunks(self):
         """Yields the rows as DataFrames: words as `str` without spaces around them, missing values as None."""
-        raise NotImplementedError
+        for piece in self.pieces():
+            yield tidy(piece)
 
 
 def open_table(path):
@@ -188,7 +193,7 @@ class TextTable(Table):
         self.said.append("its first column has no name and counts the rows: it is left out")
         return [""]
 
-    def chunks(self):
+    def pieces(self, columns=None):
         size = max(1000, CHUNK_CELLS // max(1, len(self.header)))
         short = 0
         names = [name or "\0" for name in self.header]
@@ -211,9 +216,9 @@ class TextTable(Table):
             )
             for chunk in reader:
                 # Fields that a line lacks are the only ones that are no text here.
-                short += int(chunk.iloc[:, -1].isna().sum()) if len(chunk.columns) > 1 else 0
-                chunk = chunk.drop(columns=["\0"], errors="ignore")
-                yield pd.DataFrame({name: clean(chunk[name]) for name in chunk.columns})
+                short += int(chunk[names[-1]].isna().sum()) if columns is None else 0
+                # All columns are read whatever is asked for: lines that are too long are only found that way.
+                yield chunk.drop(columns=["\0"], errors="ignore") if columns is None else chunk[columns]
         except pd.errors.ParserError as error:
             raise Unreadable(self._explain(str(error))) from None
         except pd.errors.EmptyDataError:
@@ -256,16 +261,16 @@ class ParquetTable(Table):
                 raise Unreadable(f"{self.name} has {kind} in the column {name!r}, not one value a row: leave it out or spread it")
         self.source, self.columns = names, [name.strip() for name in names]
 
-    def chunks(self):
+    def pieces(self, columns=None):
         import pyarrow as pa
 
-        size = max(1000, CHUNK_CELLS // max(1, len(self.columns)))
+        source = dict(zip(self.columns, self.source))
+        wanted = columns or self.columns
+        size = max(1000, CHUNK_CELLS // max(1, len(wanted)))
         try:
-            for batch in self.file.iter_batches(batch_size=size, columns=self.source):
-                columns = {}
-                for name, column in zip(self.columns, batch.columns):
-                    columns[name] = _plain(column, pa)
-                yield pd.DataFrame(columns)
+            for batch in self.file.iter_batches(batch_size=size, columns=[source[name] for name in wanted]):
+                found = dict(zip(batch.schema.names, batch.columns))
+                yield pd.DataFrame({name: _plain(found[source[name]], pa) for name in wanted})
         except (pa.ArrowException, OSError) as error:
             raise Unreadable(f"{self.name} is damaged: {str(error).splitlines()[0]}") from None
 
@@ -306,6 +311,17 @@ def check_names(file, names, numbered):
                 f"{file} has the name {name!r} twice, for its columns {seen[name] + 1} and {position + 1}: rename one"
             )
         seen[name] = position
+
+
+def tidy(piece):
+    """Cleans all columns of a piece."""
+    return pd.DataFrame({name: clean(piece[name]) for name in piece.columns}, index=piece.index)
+
+
+def once_each(function, values):
+    """Applies a function to each different value once, and spreads what it returns; a column of words has few."""
+    codes, found = pd.factorize(values, use_na_sentinel=False)
+    return function(pd.Series(found, name=values.name)).take(codes).set_axis(values.index)
 
 
 def clean(values):

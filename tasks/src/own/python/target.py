@@ -5,7 +5,7 @@ import difflib
 import numpy as np
 import pandas as pd
 from metrics import FOR_CLASSES, FOR_VALUES
-from table import TRUTH, Unreadable, numbers
+from table import TRUTH, Unreadable, clean, numbers
 
 # Integers with no more different values than this are classes.
 MOST_INTEGER_CLASSES = 20
@@ -37,16 +37,20 @@ class Seen:
         self.decimal = decimal
 
     def add(self, column):
-        if pd.api.types.is_numeric_dtype(column):
-            values = numbers(column)
+        # Most targets have few different values: each is looked at once.
+        codes, found = pd.factorize(column, use_na_sentinel=False)
+        found = pd.Series(found)
+        if pd.api.types.is_numeric_dtype(found):
+            values = numbers(found)
             whole = values.dropna()
-            is_whole = bool((whole == whole.round()).all())
-            column = values.map(lambda v: None if np.isnan(v) else str(int(v)) if is_whole and abs(v) < 2**53 else repr(float(v)))
-            column = column.astype("str")
-        self.values.append(numbers(column, self.decimal).to_numpy())
-        codes, found = pd.factorize(column)
-        places = np.full(len(found) + 1, -1, np.int32)
+            is_whole = bool((whole == whole.round()).all()) and (whole.empty or whole.abs().max() < 2**53)
+            found = values.map(lambda v: None if np.isnan(v) else str(int(v)) if is_whole else repr(float(v)))
+        found = clean(found.astype("str"))
+        self.values.append(numbers(found, self.decimal).to_numpy()[codes])
+        places = np.full(len(found), -1, np.int32)
         for index, word in enumerate(found):
+            if pd.isna(word):
+                continue
             if word not in self.words and len(self.words) < MOST_WORDS:
                 self.words[word] = len(self.words)
             places[index] = self.words.get(word, -2)
