@@ -19,6 +19,7 @@ pub mod engine;
 pub mod kinds;
 pub mod knowledge;
 pub mod plan;
+mod race;
 pub mod scripts;
 mod time;
 

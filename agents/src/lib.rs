@@ -12,6 +12,7 @@ pub mod oracle;
 pub mod predictors;
 pub mod redteam;
 pub mod registry;
+pub mod rivals;
 mod steps;
 
 pub use automl::AutoMl;

@@ -1,6 +1,6 @@
 //! Images: built when their inputs changed, found when they did not.
 //!
-//! Our own images form a chain (`debian` ← `base` ← `prepare` ← `ml` ← `torch`) whose Dockerfiles this crate
+//! Our own images form a chain (`debian` ← `base` ← `prepare` ← `ml` ← `torch`, `flaml`) whose Dockerfiles this crate
 //! carries. Each is tagged `mlgym/<name>:<digest of its inputs and its parent's>`, so an unchanged input never
 //! rebuilds, and an old one is never taken for a new one.
 
@@ -27,8 +27,8 @@ use context::Context;
 pub use export::ExportedImages;
 
 /// Our images, each with its parent; `debian` is the ground that no Dockerfile makes.
-const CHAIN: [(&str, &str); 4] =
-    [("base", "debian"), ("prepare", "base"), ("ml", "prepare"), ("torch", "ml")];
+const CHAIN: [(&str, &str); 5] =
+    [("base", "debian"), ("prepare", "base"), ("ml", "prepare"), ("torch", "ml"), ("flaml", "ml")];
 
 /// The name of the images that tasks' own Dockerfiles make.
 const TASK: &str = "task";
@@ -219,7 +219,7 @@ impl ImageBuilder {
     }
 
     /// The names of our own images.
-    pub fn builtin_names() -> [&'static str; 4] {
+    pub fn builtin_names() -> [&'static str; 5] {
         CHAIN.map(|(name, _)| name)
     }
 
@@ -234,9 +234,8 @@ impl ImageBuilder {
     }
 
     async fn make_chain(&self, name: &str) -> Result<ResolvedImage, ImageError> {
-        let end = CHAIN.iter().position(|(image, _)| *image == name).unwrap_or(0);
         let mut parent = self.debian().await?;
-        for (image, _) in &CHAIN[..=end] {
+        for image in lineage(name) {
             let reference = Self::builtin_reference(image)?;
             parent = match self.find(image, &reference).await? {
                 Some(found) => found,
@@ -371,6 +370,18 @@ impl Images for ImageBuilder {
     }
 }
 
+/// What one of our images is made of, from the ground up, itself included.
+fn lineage(name: &str) -> Vec<&'static str> {
+    let mut line = Vec::new();
+    let mut next = name;
+    while let Some((image, parent)) = CHAIN.iter().find(|(image, _)| *image == next) {
+        line.push(*image);
+        next = parent;
+    }
+    line.reverse();
+    line
+}
+
 /// The digest of all that makes one of our images what it is.
 fn inputs_digest(name: &str) -> Result<String, ImageError> {
     let Some((_, parent)) = CHAIN.iter().find(|(image, _)| *image == name) else {
@@ -403,6 +414,12 @@ mod tests {
             ImageBuilder::builtin_reference("ml").unwrap(),
             ImageBuilder::builtin_reference("ml").unwrap()
         );
+    }
+
+    #[test]
+    fn an_image_stands_on_its_ancestors_and_no_others() {
+        assert_eq!(lineage("flaml"), ["base", "prepare", "ml", "flaml"]);
+        assert_eq!(lineage("base"), ["base"]);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! by the context's clock alone, so that the same readings lead to the same scripts.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use mlgym::{Action, AgentError, Context, Environment, Observation};
 use mlgym_journal::{Remaining, ValidationScore};
@@ -15,6 +14,7 @@ use serde_json::json;
 use crate::automl::kinds::Kind;
 use crate::automl::knowledge::{Candidate, Knowledge, Profile};
 use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Refit, Trained};
+use crate::automl::race::{self, Look, Tuning};
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
 use crate::steps::{explain, must, step};
@@ -61,13 +61,22 @@ pub struct Engine<'a> {
     context: &'a Context,
     time: TimePlan,
     site: Site,
+    steps_left: Option<u64>,
 }
+
+/// Steps that are kept for what follows the last measurement: the ensemble, the saved model, checks, the submission.
+const STEPS_FOR_THE_END: u64 = 14;
 
 /// What an engine knows of its sandbox, which a fork of the sandbox shares.
 #[derive(Debug, Clone, Default)]
 struct Site {
     kind: Option<&'static Kind>,
     metric: String,
+    rows: u64,
+    /// After so many folds every row has been predicted once.
+    folds: u64,
+    /// With all repetitions.
+    all_folds: u64,
     /// The candidates whose modules are there, by module name.
     candidates: BTreeMap<String, Candidate>,
 }
@@ -81,12 +90,13 @@ impl std::fmt::Debug for Engine<'_> {
 impl<'a> Engine<'a> {
     /// Takes an environment that has been reset, and what its budgets left then.
     pub fn new(environment: &'a mut dyn Environment, context: &'a Context, remaining: &Remaining) -> Self {
-        Self { environment, context, time: TimePlan::new(remaining), site: Site::default() }
+        let time = TimePlan::new(remaining);
+        Self { environment, context, time, site: Site::default(), steps_left: remaining.steps }
     }
 
     /// Makes the engine of a fork of this one's environment, which has the same files.
     pub fn in_fork<'b>(&self, environment: &'b mut dyn Environment, context: &'b Context) -> Engine<'b> {
-        Engine { environment, context, time: self.time, site: self.site.clone() }
+        Engine { environment, context, time: self.time, site: self.site.clone(), steps_left: self.steps_left }
     }
 
     /// The environment, for steps that are not the engine's.
@@ -97,7 +107,10 @@ impl<'a> Engine<'a> {
     /// Takes a step whose outcome may be a failure; the end of the episode stops the engine.
     async fn try_step(&mut self, action: Action) -> Result<Observation, Stop> {
         match step(self.environment, action).await? {
-            Some(seen) => Ok(seen),
+            Some(seen) => {
+                self.steps_left = seen.remaining.steps;
+                Ok(seen)
+            }
             None => Err(Stop::Over),
         }
     }
@@ -146,52 +159,108 @@ impl<'a> Engine<'a> {
     pub async fn profile(&mut self) -> Result<Profile, Stop> {
         let kind = self.site.kind.ok_or_else(|| Stop::Fallback(NO_PIPELINE.to_owned()))?;
         self.context.note("profile", "looks at the data")?;
+        // A budget that ends before there is a model finds something to grade.
+        let sample = "cp -n /data/sample_submission.csv /workspace/submission.csv 2>/dev/null; true";
+        self.try_step(Action::shell(sample)).await?;
         for (name, content) in scripts::files(kind) {
             self.write(format!("{}/{name}", scripts::WORK), content.to_owned()).await?;
         }
-        let seen = self.program("profile.py", "", None).await?;
-        last_line(&seen)
-            .ok_or_else(|| Stop::Fallback(format!("the data cannot be read:\n{}", explain(&seen))))
+        let seen = self.program("profile.py", &self.context.seed.to_string(), None).await?;
+        let profile: Option<Profile> = if seen.is_ok() { last_line(&seen) } else { None };
+        let profile =
+            profile.ok_or_else(|| Stop::Fallback(format!("the data cannot be read:\n{}", explain(&seen))))?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+        let count = |fact: &str| profile.number(fact).unwrap_or(0.0) as u64;
+        (self.site.rows, self.site.folds, self.site.all_folds) =
+            (count("rows"), count("folds"), count("all_folds"));
+        Ok(profile)
     }
 
-    /// Carries out a plan: trains its candidates, tunes the best, and writes the submission of their ensemble. A plan
-    /// none of whose candidates could be trained is a [`Stop::Fallback`].
+    /// Carries out a plan: looks at its candidates, measures the better ones, tunes the best, and writes the submission
+    /// of their ensemble. A plan none of whose candidates could be measured is a [`Stop::Fallback`].
     pub async fn execute(&mut self, plan: &Plan) -> Result<Execution, Stop> {
         let started = self.context.elapsed();
-        let time = self.time.part(started, plan.share);
         let names: Vec<_> = plan.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
         let text = format!("{}: {} candidates: {}", plan.name, names.len(), names.join(", "));
         self.context.note_with("plan", text, json!({ "plan": plan.name, "candidates": names }))?;
-        let mut round = Round { time, trained: Vec::new(), broken: Vec::new() };
-        self.train_all(&plan.candidates, &mut round).await?;
+        let time = self.time.part(started, plan.share);
+        let mut round = Round { time, trained: Vec::new(), broken: Vec::new(), costs: BTreeMap::new() };
+        let looks = self.look(&plan.candidates, &mut round).await?;
+        self.race(&looks, &mut round).await?;
         if round.trained.is_empty() {
             let reasons: Vec<_> =
                 round.broken.iter().map(|broken| format!("\n{}: {}", broken.name, broken.reason)).collect();
             return Err(Stop::Fallback(format!("no candidate could be trained in time{}", reasons.concat())));
         }
-        self.tune_best(plan.tuned, &mut round).await?;
-        let ensemble = self.ensemble(&round.trained).await?;
-        let seconds = (self.context.elapsed().saturating_sub(started)).as_secs_f64();
+        let mut ensemble = self.ensemble(&round.trained).await?;
+        if self.tune(plan.tuned, &mut round).await? {
+            ensemble = self.ensemble(&round.trained).await?;
+        }
+        if self.repeat(&ensemble, &mut round).await? {
+            ensemble = self.ensemble(&round.trained).await?;
+        }
+        let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
         let Round { trained, broken, .. } = round;
         Ok(Execution { plan: plan.name.clone(), trained, broken, ensemble, seconds })
     }
 
-    async fn train_all(&mut self, candidates: &[Candidate], round: &mut Round) -> Result<(), Stop> {
+    /// Takes a first look at every candidate: on the first fold, or on some of its rows where there are many.
+    async fn look(&mut self, candidates: &[Candidate], round: &mut Round) -> Result<Vec<Look>, Stop> {
+        let mut looks = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            let left = candidates.len() - index;
             let elapsed = self.context.elapsed();
-            let last_chance =
-                || if round.trained.is_empty() { round.time.last_chance(elapsed) } else { None };
-            let Some(time) = round.time.candidate(elapsed, left).or_else(last_chance) else {
-                self.context.note("train", format!("no time for {left} more candidates"))?;
+            let left = candidates.len() - index;
+            let last_chance = || if looks.is_empty() { round.time.last_chance(elapsed) } else { None };
+            let rest = round.time.race(elapsed).filter(|_| self.has_steps()).or_else(last_chance);
+            let Some(rest) = rest else {
+                self.context.note("look", format!("no time for {left} more candidates"))?;
                 break;
             };
-            let phase = format!("train {}/{}", index + 1, candidates.len());
+            let phase = format!("look {}/{}", index + 1, candidates.len());
             self.context.note(&phase, format!("{}: {}", candidate.name, candidate.why))?;
             let module = self.place(candidate).await?;
-            let name = label(&module);
-            let arguments = format!("{module} {name} {} {}", self.context.seed, time.as_secs());
-            self.measure((&name, &module), "train.py", &arguments, time, round).await?;
+            let rows = race::look_rows(self.site.rows);
+            #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
+            let fair = (3.0 * rest / left as f64).min(rest);
+            let arguments = format!("1 {rows} {fair:.0}", fair = fair.ceil());
+            let job = Job { name: label(&module), module, arguments, deadline: fair, program: "race.py" };
+            if let Some((seen, seconds)) = self.measure(&job, round).await? {
+                looks.push(Look { module: job.module, score: seen.score, seconds });
+            }
+        }
+        Ok(looks)
+    }
+
+    /// Measures those that go on after the first look, on every fold.
+    async fn race(&mut self, looks: &[Look], round: &mut Round) -> Result<(), Stop> {
+        let elapsed = self.context.elapsed();
+        let Some(left) = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)) else {
+            return Ok(());
+        };
+        let growth = race::growth(self.site.rows, self.site.folds);
+        // Half of what is left of everything, so that the best can be tuned, too.
+        let chosen = race::survivors(looks, growth, 0.5 * left);
+        let names: Vec<String> = chosen.iter().map(|index| label(&looks[*index].module)).collect();
+        let text = format!("{} of {} go on: {}", chosen.len(), looks.len(), names.join(", "));
+        self.context.note_with("race", text, json!({ "candidates": names }))?;
+        for (index, name) in chosen.into_iter().zip(names) {
+            let Look { module, seconds, .. } = &looks[index];
+            let elapsed = self.context.elapsed();
+            let is_first = round.trained.is_empty();
+            let rest = round.time.all(elapsed).filter(|_| self.has_steps() || is_first);
+            let Some(rest) = rest.or_else(|| round.time.last_chance(elapsed).filter(|_| is_first)) else {
+                break;
+            };
+            if !is_first && seconds * growth > rest {
+                continue;
+            }
+            let deadline = (3.0 * seconds * growth + 3.0).min(rest);
+            let arguments = format!("{} 0 {:.0}", self.site.folds, deadline.ceil());
+            let job = Job { name, module: module.clone(), arguments, deadline, program: "race.py" };
+            if let Some((trained, took)) = self.measure(&job, round).await? {
+                round.costs.insert(trained.name.clone(), seconds + took);
+                round.keep(trained);
+            }
         }
         Ok(())
     }
@@ -213,59 +282,112 @@ impl<'a> Engine<'a> {
         Ok(module)
     }
 
-    async fn tune_best(&mut self, count: usize, round: &mut Round) -> Result<(), Stop> {
+    /// Tunes so many of the best by turns, while it pays and there is time; tells whether anything was tried.
+    async fn tune(&mut self, count: usize, round: &mut Round) -> Result<bool, Stop> {
         let mut ranked: Vec<_> = round.trained.clone();
         ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
         let candidates = &self.site.candidates;
-        let is_tunable = |trained: &Trained| {
-            candidates.get(&trained.candidate).is_some_and(|candidate| !candidate.space.is_empty())
-        };
-        let chosen: Vec<_> = ranked.into_iter().filter(is_tunable).take(count).collect();
-        for (index, before) in chosen.iter().enumerate() {
-            let Some(time) = round.time.tuning(self.context.elapsed(), chosen.len() - index) else { break };
-            let phase = format!("tune {}/{}", index + 1, chosen.len());
-            let (metric, raw, seconds) = (&self.site.metric, before.raw, time.as_secs_f64());
-            let text = format!("{} ({metric} {raw:.4} so far) for {seconds:.0} s", before.name);
-            self.context.note(&phase, text)?;
-            let name = format!("{}-tuned", before.name);
-            let arguments = format!("{} {name} {} {}", before.candidate, self.context.seed, time.as_secs());
-            self.measure((&name, &before.candidate), "tune.py", &arguments, time, round).await?;
+        let is_tunable =
+            |trained: &Trained| candidates.get(&trained.candidate).is_some_and(Candidate::is_tunable);
+        let cost = |name: &str| round.costs.get(name).copied().unwrap_or(1.0);
+        let mut tunings: Vec<Tuning> = ranked
+            .into_iter()
+            .filter(is_tunable)
+            .take(count)
+            .map(|best| Tuning::new(best.candidate, best.name.clone(), best.score, cost(&best.name)))
+            .collect();
+        let mut has_tried = false;
+        loop {
+            let elapsed = self.context.elapsed();
+            let Some(left) = round.time.tuning(elapsed).filter(|_| self.has_steps()) else { break };
+            let is_long = round.time.is_long(elapsed);
+            let Some((index, trials)) = race::next_batch(&tunings, left, is_long) else { break };
+            let tuning = &mut tunings[index];
+            let name = format!("{}-tuned", tuning.name);
+            let text = format!("{}: {trials} more trials, {:.5} so far", tuning.name, tuning.score);
+            self.context.note("tune", text)?;
+            #[expect(clippy::cast_precision_loss, reason = "a handful of trials")]
+            let deadline = (3.0 * tuning.cost * trials as f64 + 3.0).min(left + 2.0);
+            let arguments = format!("{trials} {:.0}", deadline.ceil());
+            let (module, name) = (tuning.module.clone(), name);
+            let job = Job { name, module, arguments, deadline: 1.5 * deadline, program: "tune.py" };
+            let started = self.context.elapsed();
+            let seen = self.measure(&job, round).await?;
+            let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
+            tunings[index].learn(trials, seconds, seen.as_ref().map(|(trained, _)| trained.score));
+            if let Some((trained, _)) = seen {
+                round.costs.insert(trained.name.clone(), tunings[index].cost);
+                round.keep(trained);
+                has_tried = true;
+            }
         }
-        Ok(())
+        Ok(has_tried)
     }
 
-    /// Runs a program that measures a candidate; one that fails is noted and left out.
-    async fn measure(
-        &mut self,
-        (name, module): (&str, &str),
-        program: &str,
-        arguments: &str,
-        time: Duration,
-        round: &mut Round,
-    ) -> Result<(), Stop> {
-        // Loading the libraries anew, after a deadline killed the process that had them, takes some seconds.
-        let timeout = Some(time.as_secs_f64() * 1.3 + 10.0);
-        let started = self.context.elapsed();
-        let seen = self.program(program, arguments, timeout).await?;
-        let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
-        let outcome = if seen.is_ok() { last_line::<Trained>(&seen) } else { None };
-        match outcome {
-            Some(outcome) => {
-                let trained = Trained { candidate: module.to_owned(), seconds, ..outcome };
-                let text = format!("{name}: {:.5} in {seconds:.1} s", trained.raw);
-                let data = json!({ "candidate": name, "score": trained.raw, "error": trained.error,
-                                   "seconds": trained.seconds, "parameters": trained.parameters });
-                self.context.note_with("trained", text, data)?;
-                round.trained.push(trained);
+    /// Repeats the folds of the ensemble's members, the heaviest first, while there is time; tells whether any was.
+    async fn repeat(&mut self, ensemble: &Ensemble, round: &mut Round) -> Result<bool, Stop> {
+        if self.site.all_folds <= self.site.folds {
+            return Ok(false);
+        }
+        let mut members: Vec<(String, f64)> =
+            ensemble.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+        members.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let mut has_repeated = false;
+        for (name, _) in members {
+            let Some(left) = round.time.all(self.context.elapsed()).filter(|_| self.has_steps()) else {
+                break;
+            };
+            let cost = round.costs.get(&name).copied().unwrap_or(f64::INFINITY);
+            let Some(member) = round.trained.iter().find(|trained| trained.name == name) else { continue };
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a small positive number; none is a count of 0"
+            )]
+            let affordable = (0.6 * left / cost).floor() as u64;
+            if affordable == 0 {
+                continue;
             }
-            None => {
-                let reason = explain(&seen);
-                let text = format!("{name} was left out:\n{reason}");
-                self.context.note_with("failed", text, json!({ "candidate": name }))?;
-                round.broken.push(Broken { name: name.to_owned(), reason });
+            let folds = self.site.all_folds.min(self.site.folds * (1 + affordable));
+            let arguments = format!("{folds} 0 {:.0}", left.ceil());
+            let module = member.candidate.clone();
+            let job = Job { name, module, arguments, deadline: left, program: "race.py" };
+            if let Some((trained, _)) = self.measure(&job, round).await? {
+                round.keep(trained);
+                has_repeated = true;
             }
         }
-        Ok(())
+        Ok(has_repeated)
+    }
+
+    /// Tells whether there are steps left for more than the end of the work.
+    fn has_steps(&self) -> bool {
+        self.steps_left.is_none_or(|steps| steps > STEPS_FOR_THE_END)
+    }
+
+    /// Runs a program that measures a candidate, and returns the result with the seconds that it took; one that fails
+    /// is noted and left out.
+    async fn measure(&mut self, job: &Job, round: &mut Round) -> Result<Option<(Trained, f64)>, Stop> {
+        let Job { name, module, arguments, deadline, program } = job;
+        let arguments = format!("{module} {name} {} {arguments}", self.context.seed);
+        // The program ends itself at its deadline. Loading the libraries anew takes some seconds more.
+        let timeout = Some(deadline * 1.3 + 15.0);
+        let started = self.context.elapsed();
+        let seen = self.program(program, &arguments, timeout).await?;
+        let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
+        if let Some(outcome) = last_line::<Trained>(&seen).filter(|_| seen.is_ok()) {
+            let trained = Trained { candidate: module.clone(), seconds, ..outcome };
+            let text = format!("{name}: {:.5} in {seconds:.1} s", trained.raw);
+            let data = json!({ "candidate": name, "score": trained.raw, "error": trained.error,
+                               "seconds": trained.seconds, "parameters": trained.parameters });
+            self.context.note_with("trained", text, data)?;
+            return Ok(Some((trained, seconds)));
+        }
+        let reason = explain(&seen);
+        let text = format!("{name} was left out:\n{reason}");
+        self.context.note_with("failed", text, json!({ "candidate": name }))?;
+        round.broken.push(Broken { name: name.clone(), reason });
+        Ok(None)
     }
 
     /// Makes the ensemble of results, which may be several plans', and writes its submission.
@@ -288,14 +410,33 @@ impl<'a> Engine<'a> {
     /// [`scripts::MODEL`]. The submission stays as it is.
     pub async fn refit(&mut self, execution: &Execution) -> Result<Refit, Stop> {
         self.context.note("refit", "fits the ensemble on all training rows and saves it")?;
-        let member = |(trained, weight): (&Trained, f64)| json!({ "candidate": trained.candidate, "parameters": trained.parameters, "weight": weight });
+        let corrections = &execution.ensemble.corrections;
+        let member = |(trained, weight): (&Trained, f64)| {
+            let correction = corrections.get(&trained.name).cloned().unwrap_or_else(|| json!({}));
+            json!({ "candidate": trained.candidate, "parameters": trained.parameters, "weight": weight,
+                    "correction": correction })
+        };
         let members: Vec<_> = execution.members().map(member).collect();
+        let members = json!({ "members": members, "bias": execution.ensemble.bias });
         let path = format!("{}/members.json", scripts::WORK);
-        self.write(path.clone(), serde_json::to_string_pretty(&members).unwrap_or_default()).await?;
+        self.write(path.clone(), format!("{members:#}\n")).await?;
         let arguments = format!("{} {} {path}", self.context.seed, scripts::MODEL);
         let seen = self.program("refit.py", &arguments, None).await?;
         let refit: Option<Refit> = if seen.is_ok() { last_line(&seen) } else { None };
         refit.ok_or_else(|| Stop::Fallback(format!("the model cannot be saved:\n{}", explain(&seen))))
+    }
+
+    /// Writes the submission with the saved model, so that what is graded is what is handed over.
+    pub async fn predict(&mut self) -> Result<(), Stop> {
+        self.context.note("predict", "writes the submission with the saved model")?;
+        // In a process of its own, which knows nothing of the engine.
+        let command = format!("python {}/predict.py {}", scripts::WORK, scripts::MODEL);
+        let seen = self.try_step(Action::shell(command)).await?;
+        if seen.is_ok() {
+            Ok(())
+        } else {
+            Err(Stop::Fallback(format!("the saved model cannot be used:\n{}", explain(&seen))))
+        }
     }
 
     /// Checks the submission's form; a wrong one is a [`Stop::Fallback`].
@@ -333,6 +474,29 @@ struct Round {
     time: TimePlan,
     trained: Vec<Trained>,
     broken: Vec<Broken>,
+    /// What one round of the folds takes, by result.
+    costs: BTreeMap<String, f64>,
+}
+
+impl Round {
+    /// Takes a result in, in place of an earlier one of its name.
+    fn keep(&mut self, trained: Trained) {
+        match self.trained.iter_mut().find(|known| known.name == trained.name) {
+            Some(known) => *known = trained,
+            None => self.trained.push(trained),
+        }
+    }
+}
+
+/// A run of a program that measures a candidate.
+struct Job {
+    name: String,
+    module: String,
+    program: &'static str,
+    /// What follows the candidate, the result and the seed.
+    arguments: String,
+    /// Seconds after which it ends itself.
+    deadline: f64,
 }
 
 /// A result's name, by its candidate's module.

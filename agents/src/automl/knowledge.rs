@@ -61,7 +61,7 @@ pub struct Candidate {
 pub struct Parameter {
     /// Its name in the model's expression.
     pub name: String,
-    /// `float`, `log`, `int` or `choice`.
+    /// `float`, `log`, `int` or `choice`; `stages` for a number of rounds that is found in training, not by tuning.
     pub kind: String,
     /// The Python literal used before tuning.
     pub default: String,
@@ -84,6 +84,11 @@ impl Candidate {
             .flat_map(|names| names.split(','))
             .filter_map(|name| name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
         tops.any(|top| top.eq_ignore_ascii_case(module))
+    }
+
+    /// Tells whether there is something to tune.
+    pub fn is_tunable(&self) -> bool {
+        self.space.iter().any(|parameter| parameter.kind != "stages")
     }
 }
 
@@ -125,12 +130,11 @@ mod tests {
 
     #[test]
     fn candidates_follow_the_data() {
-        let small = serde_json::json!({ "rows": 300, "classes": 2, "smallest_class": 100 });
+        let small = serde_json::json!({ "rows": 300, "smallest_class": 100, "features": 8, "many": 0 });
         let found = names("tabular", "classification", small);
-        assert!(found.contains(&"svm-gauss".to_owned()) && !found.contains(&"boosting-hist".to_owned()));
-        let large = serde_json::json!({ "rows": 500_000, "classes": 2, "smallest_class": 1000 });
-        let found = names("tabular", "classification", large);
-        assert_eq!(found, ["boosting-hist", "lightgbm"]);
+        assert!(found.contains(&"svm-gauss".to_owned()) && !found.contains(&"kernel-map".to_owned()));
+        let large = serde_json::json!({ "rows": 500_000, "smallest_class": 1000, "features": 8, "many": 0 });
+        assert_eq!(names("tabular", "classification", large), ["lightgbm"]);
     }
 
     #[test]
@@ -141,8 +145,13 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), knowledge.candidates.len());
             for parameter in knowledge.candidates.iter().flat_map(|candidate| &candidate.space) {
-                assert!(["float", "log", "int", "choice"].contains(&parameter.kind.as_str()));
-                assert!(parameter.kind == "choice" || parameter.range.len() == 2);
+                let bounds = match parameter.kind.as_str() {
+                    "float" | "log" | "int" => parameter.range.len() == 2,
+                    "choice" => parameter.range.len() > 1,
+                    "stages" => parameter.range.len() == 1 && parameter.name == "rounds",
+                    _ => false,
+                };
+                assert!(bounds, "{parameter:?}");
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::automl::knowledge::Candidate;
 
 /// How many of the best candidates are tuned where nobody says otherwise.
-const TUNED: usize = 2;
+const TUNED: usize = 3;
 
 /// A way to a model: candidates to be tried, and how much may be spent on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,12 @@ pub struct Ensemble {
     pub raw: f64,
     /// Its standard error over the folds.
     pub error: f64,
+    /// How each result's predictions are corrected before they are mixed.
+    #[serde(default)]
+    pub corrections: BTreeMap<String, serde_json::Value>,
+    /// What each class's probability is multiplied by before one is named.
+    #[serde(default)]
+    pub bias: Option<Vec<f64>>,
 }
 
 /// What came of a plan.

@@ -19,12 +19,13 @@ const COMMON: (&str, &str) = ("automl_common.py", include_str!("python/automl_co
 pub const PREDICTING: (&str, &str) = ("mlgym_model.py", include_str!("python/mlgym_model.py"));
 
 /// The programs.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("profile.py", include_str!("python/profile.py")),
-    ("train.py", include_str!("python/train.py")),
+    ("race.py", include_str!("python/race.py")),
     ("tune.py", include_str!("python/tune.py")),
     ("ensemble.py", include_str!("python/ensemble.py")),
     ("refit.py", include_str!("python/refit.py")),
+    ("predict.py", include_str!("python/predict.py")),
     ("verify.py", include_str!("python/verify.py")),
     ("zygote.py", include_str!("python/zygote.py")),
 ];

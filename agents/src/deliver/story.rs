@@ -121,8 +121,16 @@ impl Story {
     fn trained(&mut self, data: &serde_json::Value, is_failed: bool) {
         let number = |key: &str| data.get(key).and_then(serde_json::Value::as_f64);
         let score = if is_failed { None } else { number("score") };
+        let name = name_of(data);
+        // A candidate may be measured several times: the last counts, and all of its time.
+        if let Some(tried) = self.tried.iter_mut().find(|tried| tried.name == name) {
+            tried.score = score.or(tried.score);
+            tried.error = number("error").filter(|error| *error > 0.0).or(tried.error);
+            tried.seconds += number("seconds").unwrap_or(0.0);
+            return;
+        }
         self.tried.push(Tried {
-            name: name_of(data),
+            name,
             score,
             error: number("error").filter(|error| *error > 0.0),
             seconds: number("seconds").unwrap_or(0.0),

@@ -1,4 +1,5 @@
-//! `mlgym bench`: what a step and a sandbox cost on this machine, beside what others cost in the same run.
+//! `mlgym bench`: what a step and a sandbox cost on this machine, beside what others cost in the same run; and
+//! `mlgym bench automl`, how good the models of `automl` are beside others'.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use mlgym::episode::run_labels;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{Home, RunId};
@@ -20,12 +21,16 @@ use crate::output::table;
 use crate::progress::Progress;
 use crate::session::{BackendName, Engine, Session};
 
+mod automl;
 mod rival;
 
 use rival::{Rival, RivalName};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// No-op steps to time
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
@@ -56,6 +61,12 @@ pub(crate) struct Arguments {
     rival_steps: u32,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run `automl` and others on the same tables for the same time, and rank them
+    Automl(automl::Arguments),
+}
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -79,6 +90,9 @@ struct Measured {
 }
 
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    if let Some(Command::Automl(arguments)) = arguments.command {
+        return Box::pin(automl::run(session, arguments)).await;
+    }
     let home = session.home()?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;

@@ -49,9 +49,9 @@ pub(crate) struct Arguments {
 
 /// One item of `--seeds`.
 #[derive(Debug, Clone)]
-struct Seeds(Vec<u64>);
+pub(crate) struct Seeds(pub(crate) Vec<u64>);
 
-fn parse_seeds(text: &str) -> Result<Seeds, String> {
+pub(crate) fn parse_seeds(text: &str) -> Result<Seeds, String> {
     let number = |text: &str| {
         text.trim().parse::<u64>().map_err(|_| format!("{text:?} is no seed: write 0,1,2 or 0..3"))
     };
@@ -63,7 +63,7 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
     Ok(Seeds(range.collect()))
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
     number.ok_or_else(|| format!("{text:?} is no number above 0"))
 }

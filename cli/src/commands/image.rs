@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Build images, and what they stand on, where they are missing
     Build {
-        /// Which: base, prepare, ml, torch
+        /// Which: base, prepare, ml, torch, flaml
         #[arg(default_value = "ml")]
         names: Vec<String>,
     },
@@ -31,7 +31,7 @@ enum Command {
     List,
     /// Copy images out of the engine, for the backend bwrap
     Export {
-        /// Which: base, prepare, ml, torch, or a reference that the engine has
+        /// Which: base, prepare, ml, torch, flaml, or a reference that the engine has
         #[arg(default_values = ["prepare", "ml"])]
         names: Vec<String>,
         /// Also pack one image into a file, to be imported on another machine

@@ -1,19 +1,21 @@
-"""What training shares: the data, the folds, the metric, the result file.
+"""What training shares: the data, the folds, the metric, the tally of a candidate's folds.
 
-Written into the sandbox by the agent; reads /data/dataset.json and knows nothing of the task beyond it.
+Written into the sandbox by the agent; reads /data/dataset.json and knows nothing of the task beyond it. How much is
+done is said in numbers of folds, rows and trials; deadlines are only there for what takes several times too long.
 """
 
-import inspect
 import json
 import os
 import pathlib
+import pickle
+import signal
 import sys
 import time
 import warnings
 
 import numpy as np
 import pandas as pd
-from mlgym_model import kind_of, predict, submission_of, take
+from mlgym_model import calibrated, kind_of, predict, submission_of, take
 
 warnings.filterwarnings("ignore")
 DATA = pathlib.Path("/data")
@@ -21,9 +23,6 @@ WORK = pathlib.Path(os.environ.get("AUTOML_WORK", "/workspace/automl"))
 OUT = WORK / "out"
 SPEC = json.loads((DATA / "dataset.json").read_text())
 IS_CLASSES = SPEC["task"] == "classification"
-
-# Trials without improvement after which tuning stops.
-PATIENCE = 15
 
 
 class Problem:
@@ -38,18 +37,36 @@ class Problem:
         train = pd.read_csv(DATA / SPEC["train"])
         test = pd.read_csv(DATA / SPEC["test"])
         target = self.kind.target(train)
+        labelled = target.notna().to_numpy()
+        if not labelled.all():
+            train, target = train[labelled].reset_index(drop=True), target[labelled].reset_index(drop=True)
+        if len(target) < 2:
+            raise SystemExit(f"{len(target)} labelled rows are too few to learn from")
         self.ids = test[SPEC["id"]]
         self.classes = None
         if IS_CLASSES:
             self.classes = SPEC["submission"].get("classes") or sorted(target.unique().tolist())
             index = {str(value): position for position, value in enumerate(self.classes)}
-            self.y = target.astype(str).map(index).to_numpy()
+            self.y = target.map(lambda value: index.get(spelled(value, index), -1)).to_numpy()
+            if (self.y < 0).any():
+                unknown = sorted({str(value) for value in target[self.y < 0]})[:5]
+                raise SystemExit(f"the target has values that are none of its classes: {unknown}")
         else:
             self.y = target.to_numpy(float)
         self.kind.fit(train)
         self.x = self.kind.inputs(train, DATA, "train")
         self.x_test = self.kind.inputs(test, DATA, "test")
         self.once, self.folds = self.kind.folds(self) or self._folds()
+
+    @classmethod
+    def load(cls, seed):
+        """Returns the problem as the first script made it."""
+        path = WORK / f"problem-{seed}.pkl"
+        if path.exists():
+            return pickle.loads(path.read_bytes())
+        problem = cls(seed)
+        path.write_bytes(pickle.dumps(problem))
+        return problem
 
     @property
     def count(self):
@@ -60,35 +77,74 @@ class Problem:
         from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
         n = len(self.y)
-        splits, repeats = (5, 2) if n < 1000 else (5, 1) if n < 50_000 else (3, 1)
-        stratify = IS_CLASSES and np.bincount(self.y).min() >= splits
+        splits, repeats = (5, 4) if n < 1000 else (5, 2) if n < 20_000 else (3, 1)
+        splits = min(splits, n)
+        counts = np.bincount(self.y) if IS_CLASSES else np.zeros(1)
+        stratify = IS_CLASSES and counts[counts > 0].min() >= splits and (counts > 0).sum() > 1
         kind = RepeatedStratifiedKFold if stratify else RepeatedKFold
         folds = kind(n_splits=splits, n_repeats=repeats, random_state=self.seed)
         return splits, list(folds.split(np.zeros(n), self.y))
 
 
-def score(y, predicted):
-    """The task's metric, signed so that more is better. Classes are predicted as a matrix of probabilities."""
-    from sklearn import metrics
+def spelled(value, index):
+    """A class as it is spelled in dataset.json: a column with gaps makes 1 into 1.0."""
+    text = str(value)
+    return text[:-2] if text not in index and text.endswith(".0") else text
 
+
+# --------------------------------------------------------------------------------------------------------- the metric
+
+
+def score(y, predicted):
+    """The task's metric, signed so that more is better. Classes are predicted as a matrix of probabilities. For F1
+    it is the best that a threshold gives, because one is chosen in the end."""
     name = SPEC["metric"]
     if name == "log_loss":
-        return -metrics.log_loss(y, np.clip(predicted, 1e-6, 1 - 1e-6), labels=range(predicted.shape[1]))
+        p = np.clip(predicted, 1e-6, 1 - 1e-6)
+        return float(np.mean(np.log(p[np.arange(len(y)), y] / p.sum(axis=1))))
     if name == "roc_auc":
-        if predicted.shape[1] == 2:
-            return metrics.roc_auc_score(y, predicted[:, 1])
-        return metrics.roc_auc_score(y, predicted, multi_class="ovr")
+        columns = [1] if predicted.shape[1] == 2 else range(predicted.shape[1])
+        return float(np.mean([area(y == column, predicted[:, column]) for column in columns]))
     if name == "accuracy":
-        return metrics.accuracy_score(y, predicted.argmax(axis=1))
+        return float(np.mean(predicted.argmax(axis=1) == y))
     if name == "f1":
-        return metrics.f1_score(y, predicted.argmax(axis=1), average="binary" if predicted.shape[1] == 2 else "macro")
+        if predicted.shape[1] == 2:
+            return threshold(y, predicted)[1]
+        from sklearn.metrics import f1_score
+
+        return f1_score(y, predicted.argmax(axis=1), average="macro")
     if name == "rmse":
         return -float(np.sqrt(np.mean((y - predicted) ** 2)))
     if name == "mae":
         return -float(np.mean(np.abs(y - predicted)))
     if name == "r2":
-        return metrics.r2_score(y, predicted)
+        spread = float(np.sum((y - y.mean()) ** 2))
+        return 1.0 - float(np.sum((y - predicted) ** 2)) / spread if spread > 0 else 0.0
     raise SystemExit(f"the metric {name} is not known")
+
+
+def area(positive, value):
+    """The area under the ROC curve; a half where there is nothing to tell apart."""
+    from scipy.stats import rankdata
+
+    count = int(positive.sum())
+    if count in (0, len(positive)):
+        return 0.5
+    return (rankdata(value)[positive].sum() - count * (count + 1) / 2) / (count * (len(positive) - count))
+
+
+def threshold(y, predicted):
+    """The threshold of the second class that gives the best F1, and that F1. The curve is smoothed, so that a lucky
+    row decides nothing."""
+    order = np.argsort(-predicted[:, 1], kind="stable")
+    hits = np.cumsum(y[order] == 1)
+    named = np.arange(1, len(y) + 1)
+    curve = 2 * hits / (named + max(1, int((y == 1).sum())))
+    width = max(1, int(0.1 * (y == 1).sum())) | 1
+    smooth = np.convolve(np.pad(curve, width // 2, mode="edge"), np.ones(width) / width, mode="valid")
+    best = int(np.argmax(smooth))
+    after = order[min(best + 1, len(order) - 1)]
+    return float((predicted[order[best], 1] + predicted[after, 1]) / 2), float(smooth[best])
 
 
 def in_the_metric(value):
@@ -107,45 +163,93 @@ def smooth_score(y, predicted):
 
 def error_of(problem, oof, known):
     """The standard error of the metric over the folds' held-out rows; 0 where there are too few of them to tell."""
-    values = []
-    for _, held_out in problem.folds[: problem.once]:
-        rows = held_out[known[held_out]]
-        try:
-            values.append(score(problem.y[rows], oof[rows]))
-        except ValueError:
-            # A class that a fold lacks has no score of its own there.
-            continue
+    values = [score(problem.y[rows], oof[rows]) for rows in (held[known[held]] for _, held in problem.folds[: problem.once]) if len(rows)]
     values = [value for value in values if np.isfinite(value)]
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def evaluate(problem, make, deadline=None):
-    """Fits the model on every fold. Returns the out-of-fold predictions, the test predictions and the score.
+# ---------------------------------------------------------------------------------------------------------- the tally
 
-    Test predictions are the mean over the folds' models where the kind of data allows it. When time runs short,
-    repetitions of the folds are left out; when not even every row can be predicted once, the candidate is given up.
-    """
-    shape = (len(problem.y), problem.count) if IS_CLASSES else (len(problem.y),)
-    total, times, tests, fitted = np.zeros(shape), np.zeros(len(problem.y)), 0.0, 0
-    started = time.monotonic()
-    for fit, held_out in problem.folds:
-        model = make().fit(take(problem.x, fit), problem.y[fit])
-        total[held_out] += predict(model, take(problem.x, held_out), problem.count)
-        times[held_out] += 1
+
+def sample(rows, count, seed):
+    """So many of the rows, in their order, always the same."""
+    if count <= 0 or count >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def fit_fold(problem, make, fold, rows=0, with_test=True):
+    """Fits a model on a fold, or on so many of its rows. Returns what it predicts for the held-out rows, and for the
+    test rows, each at every stage of the model; one for a model that has none."""
+    fit, held_out = problem.folds[fold]
+    fit = sample(fit, rows, problem.seed)
+    model = make()
+    x, y, x_held = take(problem.x, fit), problem.y[fit], take(problem.x, held_out)
+    with_test = with_test and problem.kind.mean_of_folds
+    stages = getattr(model, "stages", None)
+    if stages is None:
+        model.fit(x, y)
+        stages = [None]
+    else:
+        model.fit(x, y, watch=(x_held, problem.y[held_out]))
+    held, test = [], []
+    for stage in stages:
+        if stage is not None:
+            model.stage = stage
+        held.append(predict(model, x_held, problem.count))
+        if with_test:
+            test.append(predict(model, problem.x_test, problem.count))
+    return np.stack(held), np.stack(test) if with_test else None
+
+
+class Tally:
+    """What a candidate's folds have come to: sums of predictions at every stage, to be gone on with later."""
+
+    def __init__(self, problem, make):
+        self.stages = getattr(make(), "stages", None)
+        count = len(self.stages) if self.stages is not None else 1
+        shape = (len(problem.y), problem.count) if IS_CLASSES else (len(problem.y),)
+        self.total = np.zeros((count, *shape))
+        self.times = np.zeros(len(problem.y))
+        self.tests, self.folds = 0.0, []
+
+    def add(self, problem, make, fold):
+        held, test = fit_fold(problem, make, fold)
+        if not np.isfinite(held).all() or (test is not None and not np.isfinite(test).all()):
+            raise SystemExit("the predictions are not finite")
+        rows = problem.folds[fold][1]
+        self.total[:, rows] += held
+        self.times[rows] += 1
+        if test is not None:
+            self.tests = self.tests + test
+        self.folds.append(fold)
+
+    def known(self):
+        return self.times > 0
+
+    def oof(self, stage):
+        """The mean prediction of each row; not a number where there is none."""
+        known = self.known()
+        oof = np.full(self.total.shape[1:], np.nan)
+        oof[known] = self.total[stage][known] / (self.times[known, None] if IS_CLASSES else self.times[known])
+        return oof
+
+    def best_stage(self, problem):
+        known = self.known()
+        values = [smooth_score(problem.y[known], self.oof(stage)[known]) for stage in range(len(self.total))]
+        return int(np.argmax(values))
+
+    def fold_scores(self, problem, stage):
+        oof = self.oof(stage)
+        return [smooth_score(problem.y[held], oof[held]) for _, held in (problem.folds[f] for f in self.folds if f < problem.once)]
+
+    def result(self, problem, make, stage):
+        """The predictions of all rows and of the test rows."""
         if problem.kind.mean_of_folds:
-            tests = tests + predict(model, problem.x_test, problem.count)
-        fitted += 1
-        each = (time.monotonic() - started) / fitted
-        if deadline and fitted >= 2 and fitted < problem.once and each * problem.once > deadline:
-            raise TimeoutError(f"{problem.once} folds would take {each * problem.once:.0f} s")
-        if deadline and fitted % problem.once == 0 and each * (fitted + problem.once) > deadline:
-            break
-    known = times > 0
-    oof = np.full(shape, np.nan)
-    oof[known] = total[known] / (times[known, None] if IS_CLASSES else times[known])
-    if not problem.kind.mean_of_folds:
-        tests, fitted = predict(make().fit(problem.x, problem.y), problem.x_test, problem.count), 1
-    return oof, tests / fitted, float(smooth_score(problem.y[known], oof[known]))
+            return self.oof(stage), self.tests[stage] / len(self.folds)
+        model = make() if self.stages is None else make(rounds=int(self.stages[stage]))
+        model.fit(problem.x, problem.y)
+        return self.oof(stage), predict(model, problem.x_test, problem.count)
 
 
 def known_rows(oof):
@@ -153,71 +257,35 @@ def known_rows(oof):
     return ~np.isnan(oof).reshape(len(oof), -1).any(axis=1)
 
 
-def finish(name, problem, oof, test, value, parameters=None):
-    """Keeps a candidate's predictions and prints its result as the last line."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    if not (np.isfinite(value) and np.isfinite(test).all()):
-        raise SystemExit("the predictions are not finite")
+def finish(name, problem, tally, make, parameters):
+    """Prints a candidate's result as the last line, and keeps its predictions when every fold has been measured."""
+    stage = tally.best_stage(problem)
+    oof = tally.oof(stage)
+    if tally.stages is not None:
+        parameters = parameters | {"rounds": int(tally.stages[stage])}
+    if len(tally.folds) >= problem.once:
+        oof, test = tally.result(problem, make, stage)
+        if not np.isfinite(test).all():
+            raise SystemExit("the predictions are not finite")
+        np.savez(OUT / f"{name}.npz", oof=oof, test=test)
     known = known_rows(oof)
-    np.savez(OUT / f"{name}.npz", oof=oof, test=test)
+    value = smooth_score(problem.y[known], oof[known])
     raw = in_the_metric(score(problem.y[known], oof[known]))
     error = error_of(problem, oof, known)
-    print(json.dumps({"name": name, "score": value, "raw": raw, "error": error, "parameters": parameters or {}}))
+    print(json.dumps({"name": name, "score": value, "raw": raw, "error": error, "parameters": parameters}))
 
 
-def train(name, make, seed, deadline):
-    """Cross-validates one candidate and keeps its predictions."""
-    problem = Problem(seed)
-    oof, test, value = evaluate(problem, make, deadline)
-    finish(name, problem, oof, test, value)
+def stop_after(seconds):
+    """Has the kernel end this process when it takes far too long; a library's inner loop hears nothing else."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def tune(name, make, space, seed, seconds):
-    """Searches a candidate's parameters with Optuna until the time is over, and keeps the best predictions."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    started = time.monotonic()
-    problem = Problem(seed)
-    best = {}
-
-    def objective(trial):
-        chosen = {}
-        for key, kind, *bounds in space:
-            if kind == "float":
-                chosen[key] = trial.suggest_float(key, *bounds)
-            elif kind == "log":
-                chosen[key] = trial.suggest_float(key, *bounds, log=True)
-            elif kind == "int":
-                chosen[key] = trial.suggest_int(key, *map(int, bounds))
-            else:
-                chosen[key] = trial.suggest_categorical(key, bounds)
-        left = seconds - (time.monotonic() - started)
-        try:
-            oof, test, value = evaluate(problem, lambda: make(**chosen), max(left, 1.0))
-        except TimeoutError:
-            raise optuna.TrialPruned() from None
-        if not best or value > best["value"]:
-            best.update(oof=oof, test=test, value=value, parameters=chosen)
-        return value
-
-    def stop_when_stuck(study, trial):
-        done = [t for t in study.trials if t.value is not None]
-        if done and trial.number - max(done, key=lambda t: t.value).number >= PATIENCE:
-            study.stop()
-
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    # The untuned parameters come first, so that tuning never ends below them.
-    study.enqueue_trial({name: p.default for name, p in inspect.signature(make).parameters.items()})
-    study.optimize(
-        objective, n_trials=60, timeout=seconds, catch=(ValueError, FloatingPointError), callbacks=[stop_when_stuck]
-    )
-    if not best:
-        raise SystemExit("no set of parameters could be evaluated in time")
-    finish(name, problem, best["oof"], best["test"], best["value"], best["parameters"])
+def state_path(name):
+    return OUT / f"{name}.state.pkl"
 
 
-def write_submission(problem, predicted):
+def write_submission(problem, predicted, bias=None):
     """Writes predictions in the form that dataset.json asks for."""
-    submission_of(SPEC, problem.classes, problem.ids, predicted).to_csv("/workspace/submission.csv", index=False)
+    table = submission_of(SPEC, problem.classes, problem.ids, predicted, bias)
+    table.to_csv("/workspace/submission.csv", index=False)

@@ -57,6 +57,17 @@ def kind_of(spec):
     return importlib.import_module(f"kind_{spec['kind']}").Data(spec)
 
 
+class Staged:
+    """A model that is made of rounds and can say what it would predict after fewer of them.
+
+    `stages` are the numbers of rounds to choose from, or None where the number is fixed; `stage` is the one that it
+    predicts at. `fit` takes rows to watch, and may stop when they no longer get better.
+    """
+
+    stages = None
+    stage = None
+
+
 def take(x, rows):
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
@@ -113,14 +124,15 @@ def predict(model, x, classes=None):
     return wide
 
 
-def submission_of(spec, classes, ids, predicted):
+def submission_of(spec, classes, ids, predicted, bias=None):
     """Predictions in the form that a dataset.json asks for."""
     columns = spec["submission"]["columns"]
     submission = pd.DataFrame({spec["id"]: ids})
     if classes is None:
         submission[columns[0]] = predicted
     elif spec["submission"]["prediction"] == "class":
-        submission[columns[0]] = [classes[index] for index in predicted.argmax(axis=1)]
+        named = predicted if bias is None else predicted * np.asarray(bias)
+        submission[columns[0]] = [classes[index] for index in named.argmax(axis=1)]
     elif len(columns) == 1:
         submission[columns[0]] = np.clip(predicted[:, 1], 0, 1)
     else:
@@ -128,25 +140,37 @@ def submission_of(spec, classes, ids, predicted):
     return submission
 
 
+def calibrated(predicted, how):
+    """Corrects a model's predictions by one or two numbers that were found on rows it had not seen."""
+    if "power" in how:
+        powered = np.clip(predicted, 1e-7, 1) ** how["power"]
+        return powered / powered.sum(axis=1, keepdims=True)
+    if "slope" in how:
+        return how["shift"] + how["slope"] * predicted
+    return predicted
+
+
 class Predictor:
     """A weighted ensemble of fitted models, from the table as it is stored to the table that is asked for."""
 
-    def __init__(self, spec, kind, classes, members):
+    def __init__(self, spec, kind, classes, members, bias=None):
         self.spec, self.kind, self.classes = spec, kind, classes
-        # Pairs of a weight and a model; the weights sum to 1.
+        # Triples of a weight, a correction and a model; the weights sum to 1.
         self.members = members
+        # What each class's probability is multiplied by before one is named.
+        self.bias = bias
 
     def raw(self, table, directory=None):
         """The ensemble's numbers or probabilities. `directory` is where what lies beside the table is looked for."""
         x = self.kind.inputs(table, directory)
         count = None if self.classes is None else len(self.classes)
-        return sum(weight * predict(model, x, count) for weight, model in self.members)
+        return sum(weight * calibrated(predict(model, x, count), how) for weight, how, model in self.members)
 
     def predict(self, table, directory=None):
         """Predicts each row of a table that has the columns of the test table; the id may be absent."""
         named = hasattr(table, "columns") and self.spec["id"] in table.columns
         ids = table[self.spec["id"]].to_numpy() if named else np.arange(len(table))
-        return submission_of(self.spec, self.classes, ids, self.raw(table, directory))
+        return submission_of(self.spec, self.classes, ids, self.raw(table, directory), self.bias)
 
 
 def load(directory):

@@ -1,25 +1,26 @@
 """`refit.py SEED DIRECTORY MEMBERS`: fits the ensemble's members on all training rows and saves one predictor.
 
-MEMBERS is a file with a JSON list of {"candidate", "parameters", "weight"}. The directory gets `model.pkl` and every module that
-is needed to load it, so that neither /data nor the engine's directory is needed there. Prints the files.
+MEMBERS is a file with a JSON object: `members`, a list of {"candidate", "parameters", "weight", "correction"}, and
+`bias`. The directory gets `model.pkl` and every module that is needed to load it, so that neither /data nor the
+engine's directory is needed there. Prints the files.
 """
 
 import importlib
 import shutil
 
 import joblib
-from automl_common import SPEC, WORK, Problem, json, pathlib, pd, sys, DATA
+from automl_common import DATA, SPEC, WORK, Problem, json, pathlib, pd, sys
 from mlgym_model import Predictor
 
-seed, directory, members = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
-problem = Problem(seed)
+seed, directory, ensemble = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
+problem = Problem.load(seed)
 fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}"]
-for member in members:
+for member in ensemble["members"]:
     module = f"candidate_{member['candidate']}"
     modules.append(module)
     model = importlib.import_module(module).make(**member["parameters"])
-    fitted.append((member["weight"], model.fit(problem.x, problem.y)))
-predictor = Predictor(SPEC, problem.kind, problem.classes, fitted)
+    fitted.append((member["weight"], member["correction"], model.fit(problem.x, problem.y)))
+predictor = Predictor(SPEC, problem.kind, problem.classes, fitted, ensemble["bias"])
 shutil.rmtree(directory, ignore_errors=True)
 directory.mkdir(parents=True)
 joblib.dump(predictor, directory / "model.pkl", compress=3)

@@ -79,8 +79,6 @@ def serve():
             server.close()
             client.close()
             run(message.decode().split("\0"), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
         if pid is not None:
             child = os.pidfd_open(pid)
             ready, _, _ = select.select([child, client], [], [])
@@ -88,10 +86,16 @@ def serve():
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             os.close(child)
+            if os.WIFSIGNALED(status):
+                name = signal.Signals(os.WTERMSIG(status)).name
+                why = "its deadline" if name == "SIGALRM" else name
+                os.write(descriptors[1], f"the script was ended by {why}\n".encode())
             try:
                 client.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
             except OSError:
                 pass
+        for descriptor in descriptors:
+            os.close(descriptor)
         client.close()
 
 

@@ -28,7 +28,7 @@ if classes is None:
 else:
     place = {str(label): index for index, label in enumerate(classes)}
     y = target.astype(str).map(place).to_numpy()
-inputs, hidden = model.kind.inputs(train, data, "train"), model.kind.inputs(test, data, "test")
+inputs = model.kind.inputs(train, data, "train")
 order = np.random.default_rng(seed).permutation(len(y))
 if classes is not None:
     # Every class is among the first rows, as far as they reach.
@@ -43,11 +43,12 @@ for share in (0.1, 0.3, 0.6, 1.0):
         break
     started = time.monotonic()
     try:
-        members = [(weight, copy.deepcopy(member)) for weight, member in model.members]
-        for _, member in members:
-            member.fit(mlgym_model.take(inputs, rows), y[rows])
-        count = None if classes is None else len(classes)
-        answered = sum(weight * mlgym_model.predict(member, hidden, count) for weight, member in members)
+        # A member's last part is its model; what stands before it says how its answers are used.
+        fitted = copy.copy(model)
+        fitted.members = [
+            (*how, copy.deepcopy(member).fit(mlgym_model.take(inputs, rows), y[rows])) for *how, member in model.members
+        ]
+        answered = fitted.raw(test, data)
     except ValueError as error:
         # Too few rows for a member's folds or encoders.
         print(f"{len(rows)} rows: {error}", file=sys.stderr)

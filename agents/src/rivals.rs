@@ -1,0 +1,137 @@
+//! Other ways to a model, run as agents beside ours on the same tasks: only `mlgym bench automl` makes them.
+//!
+//! A rival is a Python program that reads `/data`, takes the seconds that it is given, and writes the submission. It
+//! knows nothing of our engine, and our engine nothing of it.
+
+use async_trait::async_trait;
+use mlgym::{Action, Agent, AgentError, AgentFactory, Context, Environment};
+use mlgym_journal::EpisodePlan;
+
+use crate::registry::Agents;
+use crate::steps::{explain, must, step, submit};
+
+mod comparison;
+
+pub use comparison::{Comparison, Line, Loss, compare};
+
+/// Where rivals work in the sandbox.
+const WORK: &str = "/workspace/rival";
+
+/// The option of a planned episode that says how many seconds an agent is to take.
+pub const SECONDS: &str = "seconds";
+
+/// Another way to a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rival {
+    /// FLAML, as PyPI has it, with its own defaults.
+    Flaml,
+    /// A random forest tuned by random search.
+    RandomForest,
+}
+
+impl Rival {
+    /// The name of its agent.
+    pub fn agent(self) -> &'static str {
+        match self {
+            Self::Flaml => "flaml",
+            Self::RandomForest => "random-forest-tuned",
+        }
+    }
+
+    /// The built-in image that has what it needs.
+    pub fn image(self) -> &'static str {
+        match self {
+            Self::Flaml => "flaml",
+            Self::RandomForest => "ml",
+        }
+    }
+
+    fn script(self) -> &'static str {
+        match self {
+            Self::Flaml => include_str!("rivals/flaml.py"),
+            Self::RandomForest => include_str!("rivals/random_forest.py"),
+        }
+    }
+}
+
+/// Makes the rivals, and beside them the agents that come with the gym.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rivals;
+
+impl AgentFactory for Rivals {
+    fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
+        let rival = [Rival::Flaml, Rival::RandomForest]
+            .into_iter()
+            .find(|rival| rival.agent() == plan.agent.as_str());
+        let seconds = plan.options.get(SECONDS).and_then(serde_json::Value::as_f64);
+        match (rival, seconds) {
+            (Some(rival), Some(seconds)) => Some(Box::new(RivalAgent { rival, seconds })),
+            (Some(_), None) => None,
+            (None, _) => Agents.create(plan),
+        }
+    }
+}
+
+/// Runs a rival's program.
+#[derive(Debug)]
+struct RivalAgent {
+    rival: Rival,
+    seconds: f64,
+}
+
+#[async_trait]
+impl Agent for RivalAgent {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        environment.reset(context.seed).await?;
+        let name = self.rival.agent();
+        context.note("train", format!("{name} for {} s", self.seconds))?;
+        // A script that was named after its library would be taken for it.
+        let path = format!("{WORK}/run_{}.py", name.replace('-', "_"));
+        let write = Action::Write { path: path.clone(), content: self.rival.script().to_owned() };
+        if must(environment, "write the rival's program", write).await?.is_none() {
+            return Ok(());
+        }
+        // A rival that overruns its time is not cut off: it is to be compared at its best.
+        let run = Action::Shell {
+            command: format!("python {path} {} {}", self.seconds, context.seed),
+            timeout: Some(4.0 * self.seconds + 120.0),
+            background: false,
+        };
+        match step(environment, run).await? {
+            Some(seen) if seen.is_ok() => {
+                let last = seen.stdout.content.trim_end().lines().last().unwrap_or_default();
+                context.note("trained", last)?;
+                submit(environment).await
+            }
+            Some(seen) => Err(AgentError::Failed { what: format!("run {name}"), output: explain(&seen) }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(agent: &str, options: &serde_json::Value) -> EpisodePlan {
+        serde_json::from_value(serde_json::json!({
+            "episode": "e", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64), "agent": agent,
+            "seed": 0, "budgets": {}, "options": options,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rivals_are_made_with_their_seconds_and_only_here() {
+        let seconds = serde_json::json!({ "seconds": 60.0 });
+        for agent in ["flaml", "random-forest-tuned", "automl"] {
+            assert!(Rivals.create(&plan(agent, &seconds)).is_some(), "{agent}");
+        }
+        assert!(Rivals.create(&plan("flaml", &serde_json::json!({}))).is_none());
+        assert!(Agents.create(&plan("flaml", &seconds)).is_none());
+    }
+}

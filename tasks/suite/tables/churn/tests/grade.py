@@ -1,0 +1,10 @@
+from mlgym_grader import labels, read_table, reject, reward
+from sklearn.metrics import roc_auc_score
+
+ids, rows = labels()
+table = read_table(["leaves"], ids)
+outside = table["leaves"][(table["leaves"] < 0) | (table["leaves"] > 1)]
+if len(outside):
+    reject(f"the value for the id {outside.index[0]} is {outside.iloc[0]}; it must lie between 0 and 1")
+predicted, known = table["leaves"].loc[rows["id"]], rows["target"].astype(int)
+reward(roc_auc=roc_auc_score(known, predicted))

@@ -1,0 +1,8 @@
+"""Predicts the median for every row."""
+
+import pandas as pd
+
+train = pd.read_csv("/data/train.csv")
+submission = pd.read_csv("/data/test.csv")[["id"]]
+submission["price"] = train["price"].median()
+submission.to_csv("/workspace/submission.csv", index=False)

@@ -1,0 +1,4 @@
+#!/bin/bash
+set -e
+cd /workspace
+python "$(dirname "$0")/solve.py"

@@ -1,0 +1,12 @@
+import numpy as np
+from mlgym_grader import labels, read_table, reject, reward
+
+classes = ["setosa", "versicolor", "virginica"]
+ids, rows = labels()
+table = read_table(classes, ids)
+if ((table < 0) | (table > 1)).any().any():
+    reject("a probability is not between 0 and 1")
+chances = table.loc[rows["id"]].to_numpy().clip(1e-6, 1)
+chances /= chances.sum(axis=1, keepdims=True)
+known = rows["target"].map(classes.index).to_numpy()
+reward(log_loss=-np.mean(np.log(chances[np.arange(len(known)), known])))
