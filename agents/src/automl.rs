@@ -79,12 +79,13 @@ async fn solve(engine: &mut Engine<'_>, context: &Context, forbidden: &[String])
         Plan::new("knowledge", "what is known to suit such data", candidates.into_iter().cloned().collect());
     let execution = engine.execute(&plan).await?;
     engine.verify().await?;
-    engine.validate().await?;
+    // A model that was asked for is worth more than another look at its score, should time run out.
     if engine.environment().task().artifacts.iter().any(|path| path == scripts::MODEL)
         && let Err(Stop::Fallback(reason)) = engine.refit(&execution).await
     {
         // The submission is worth handing in without it.
         context.note("refit", reason)?;
     }
+    engine.validate().await?;
     Ok(execution)
 }

@@ -45,6 +45,9 @@ pub struct Candidate {
     /// candidate and no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Libraries that it needs beyond what `imports` and `code` name, as by a definition of its kind's module.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<String>,
     /// A Python expression that makes the model from the parameters of `space`.
     pub model: String,
     /// What tuning may change.
@@ -83,7 +86,8 @@ impl Candidate {
         let mut tops = named
             .flat_map(|names| names.split(','))
             .filter_map(|name| name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
-        tops.any(|top| top.eq_ignore_ascii_case(module))
+        let named = self.libraries.iter().any(|name| name.eq_ignore_ascii_case(library));
+        named || tops.any(|top| top.eq_ignore_ascii_case(module))
     }
 
     /// Tells whether there is something to tune.
@@ -159,6 +163,18 @@ mod tests {
     #[test]
     fn an_unknown_kind_has_no_pipeline() {
         assert!(Knowledge::for_kind("graph", "classification").is_none());
+    }
+
+    #[test]
+    fn boosted_trees_say_which_library_they_need() {
+        for (_, knowledge) in Knowledge::all() {
+            for candidate in
+                knowledge.candidates.iter().filter(|candidate| candidate.model.contains("Trees("))
+            {
+                let is_of_scikit = candidate.model.contains("ExtraTrees") || candidate.uses("sklearn");
+                assert!(is_of_scikit || candidate.uses("lightgbm"), "{}", candidate.name);
+            }
+        }
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn candidates(solution: &Solution) -> Option<Plot> {
         id: "candidates",
         title: "What was tried",
         note: format!(
-            "Cross-validated {} of each candidate with its standard error where it is known. Those in the ensemble \
+            "Cross-validated {} of each candidate with its standard error; without one it was only looked at, on some of the rows. Those in the ensemble \
              stand out.",
             solution.metric.name
         ),

@@ -75,7 +75,9 @@ impl Solution {
 
     /// The scores that the model is compared with, by name; the predictor's own comes last.
     pub fn comparison(&self) -> Vec<(&'static str, f64)> {
-        let best = self.story.tried.iter().filter_map(|tried| tried.score);
+        // Where the error is not known, a candidate was only looked at, on a part of the rows.
+        let measured = self.story.tried.iter().filter(|tried| tried.error.is_some());
+        let best = measured.filter_map(|tried| tried.score);
         let best = best.reduce(|a, b| if self.metric.goal.better(b, a) { b } else { a });
         let rows = [
             ("constant", self.constant()),

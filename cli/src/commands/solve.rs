@@ -311,9 +311,13 @@ fn tell(own: &OwnTask, progress: &Progress) {
     ));
 }
 
-/// The agent's wall-clock seconds: what the user gives, and no more than the constraint allows.
+/// The share of the most training seconds that the agent is given: its last step is let come to its end.
+const SHARE_OF_MOST: f64 = 0.8;
+
+/// The agent's wall-clock seconds: what the user gives, and less than the constraint allows.
 fn wall(arguments: &Arguments) -> f64 {
-    arguments.max_train_seconds.map_or(arguments.time_limit, |most| arguments.time_limit.min(most))
+    let most = arguments.max_train_seconds.map(|most| most * SHARE_OF_MOST);
+    most.map_or(arguments.time_limit, |most| arguments.time_limit.min(most))
 }
 
 fn plan(task: &Task, arguments: &Arguments, constraints: &[Constraint]) -> Result<RunManifest, Failure> {
