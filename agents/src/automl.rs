@@ -18,6 +18,7 @@ use crate::react::React;
 use crate::steps::{run_baseline, submit};
 
 mod ask;
+pub mod assessment;
 pub mod constraint;
 pub mod engine;
 pub mod evidence;

@@ -11,6 +11,7 @@ pub mod check;
 pub mod coder;
 pub mod command;
 pub mod dag;
+pub mod deliver;
 #[cfg(test)]
 mod fake;
 pub mod history;

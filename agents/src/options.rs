@@ -38,6 +38,9 @@ pub struct AgentOptions {
     /// Whether `automl` recalls what worked in earlier runs of this home, and remembers this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,
+    /// Libraries that no candidate of `automl` may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbid: Vec<String>,
     /// Corrections in a row after which an agent gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_corrections: Option<u32>,
@@ -149,7 +152,9 @@ impl AgentOptions {
 
     /// How `automl` plans.
     pub fn automl(&self) -> Options {
-        Options { plans: self.plans, constraints: self.constraints.clone(), ..Options::default() }
+        let forbidden = self.forbid.iter().map(|library| Constraint::Forbidden { library: library.clone() });
+        let constraints = self.constraints.iter().cloned().chain(forbidden).collect();
+        Options { plans: self.plans, constraints, ..Options::default() }
     }
 
     /// How `command` runs its program.
@@ -187,6 +192,7 @@ mod tests {
             max_corrections: Some(2),
             plans: None,
             memory: false,
+            forbid: Vec::new(),
             constraints: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{bench, clean, code, doctor, eval, gpu, image, leaderboard, redteam, run, task};
+use crate::commands::{bench, clean, code, doctor, eval, gpu, image, leaderboard, redteam, run, solve, task};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{Output, say};
 use crate::session::{Allowance, BackendName, Session};
@@ -46,6 +46,8 @@ enum Command {
     Eval(Box<eval::Arguments>),
     /// Write a program of an outline or of Python stubs: candidates by a language model, chosen by what they do in a sandbox
     Code(code::Arguments),
+    /// Make a model of your own data, check it in a fresh container, and deliver it with a report
+    Solve(Box<solve::Arguments>),
     /// Show how agents rank, or rebuild the database from the journals
     Leaderboard(leaderboard::Arguments),
     /// List, show and resume runs
@@ -130,6 +132,7 @@ async fn dispatch(command: Command, session: Session) -> Result<ExitCode, Failur
     match command {
         Command::Eval(arguments) => Box::pin(eval::run(&session, *arguments)).await,
         Command::Code(arguments) => Box::pin(code::run(&session, arguments)).await,
+        Command::Solve(arguments) => Box::pin(solve::run(&session, *arguments)).await,
         Command::Leaderboard(arguments) => Box::pin(leaderboard::run(&session, arguments)).await,
         Command::Run(arguments) => Box::pin(run::run(&session, arguments)).await,
         Command::Task(arguments) => Box::pin(task::run(&session, arguments)).await,

@@ -13,4 +13,5 @@ pub(crate) mod leaderboard;
 pub(crate) mod model;
 pub(crate) mod redteam;
 pub(crate) mod run;
+pub(crate) mod solve;
 pub(crate) mod task;

@@ -115,6 +115,16 @@ kinds! {
         ImageError::Unknown { .. } => Kind::Usage,
         _ => Kind::Environment,
     },
+    mlgym_tasks::OwnError => |error| match error {
+        mlgym_tasks::OwnError::Refused(_) | mlgym_tasks::OwnError::Task(_) => Kind::Usage,
+        mlgym_tasks::OwnError::Sandbox(SandboxError::Cancelled) => Kind::Interrupted,
+        mlgym_tasks::OwnError::Preparation { .. } | mlgym_tasks::OwnError::Facts { .. } => Kind::Bar,
+        _ => Kind::Environment,
+    },
+    mlgym_agents::deliver::DeliverError => |error| match error {
+        mlgym_agents::deliver::DeliverError::Sandbox(SandboxError::Cancelled) => Kind::Interrupted,
+        _ => Kind::Environment,
+    },
     PrepareError => |error| match error {
         PrepareError::Sandbox { source: SandboxError::Cancelled, .. } => Kind::Interrupted,
         PrepareError::Script { .. } | PrepareError::Empty { .. } => Kind::Bar,

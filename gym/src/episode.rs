@@ -353,7 +353,7 @@ impl Episode {
         let root = self.setup().ground.artifacts(Split::Test, trunk);
         self.sandbox()?.halt().await?;
         let collected = submission::collect(self.sandbox()?, &task.submission, &root, true).await?;
-        let files = match collected {
+        let mut files = match collected {
             Collected::Files(files) => files,
             Collected::Missing(reason) => {
                 return Ok(self.settle(EpisodeStatus::NoSubmission, Some(reason), truncated, None));
@@ -362,6 +362,12 @@ impl Episode {
                 return Ok(self.settle(EpisodeStatus::Rejected, Some(reason), truncated, None));
             }
         };
+        for path in &task.artifacts {
+            let complaint = submission::collect_beside(self.sandbox()?, path, &root, &mut files).await?;
+            if let Some(complaint) = complaint {
+                self.recorder.note("submit", complaint, serde_json::Value::Null)?;
+            }
+        }
         self.remove_sandbox().await?;
         let usage = {
             let course = self.common.course();

@@ -99,6 +99,35 @@ pub(crate) async fn collect(
     Ok(Collected::Files(files))
 }
 
+/// Copies a further path out beside the submission, where it exists; what is wrong with it is said and costs nothing.
+pub(crate) async fn collect_beside(
+    sandbox: &mut dyn Sandbox,
+    path: &str,
+    root: &Path,
+    files: &mut BTreeMap<String, Digest>,
+) -> Result<Option<String>, CollectError> {
+    let io = |verb| move |source| CollectError::Io { verb, path: root.to_owned(), source };
+    let target = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(target.parent().unwrap_or(root)).map_err(io("make"))?;
+    match sandbox.get(path, &target, CAPS).await {
+        Ok(_) => digests(root, &target, files).map_err(io("read")).map(|()| None),
+        Err(SandboxError::Transfer(TransferError::Missing { .. })) => Ok(None),
+        Err(SandboxError::Transfer(error @ TransferError::Io { .. })) => {
+            Err(CollectError::Sandbox(error.into()))
+        }
+        Err(SandboxError::Transfer(error)) => {
+            // Half of it is of no use to anybody.
+            let _ = if target.is_dir() {
+                std::fs::remove_dir_all(&target)
+            } else {
+                std::fs::remove_file(&target)
+            };
+            Ok(Some(error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn digests(root: &Path, path: &Path, files: &mut BTreeMap<String, Digest>) -> io::Result<()> {
     if path.is_dir() {
         for entry in std::fs::read_dir(path)? {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::assessment::Assessment;
 use crate::digest::Digest;
 use crate::ids::{AgentName, BranchId, EpisodeId, RunId, TaskName};
 use crate::model::ModelCall;
@@ -203,7 +204,7 @@ pub enum Event {
         /// Seconds the grading took.
         duration_s: f64,
     },
-    /// The episode is over; the last event of a journal.
+    /// The episode is over. Only verdicts on what it delivered, and the assessment of it, may follow.
     EpisodeEnded {
         /// How.
         status: EpisodeStatus,
@@ -218,6 +219,8 @@ pub enum Event {
         /// What the agent used.
         usage: Usage,
     },
+    /// The delivered solution was checked, after the episode.
+    Assessed(Assessment),
     /// An event of a newer version, kept in reading and left out of every fold.
     #[serde(other)]
     Unknown,
@@ -274,6 +277,7 @@ impl Event {
                 | Self::Submitted { .. }
                 | Self::Graded { .. }
                 | Self::EpisodeEnded { .. }
+                | Self::Assessed(_)
         )
     }
 }

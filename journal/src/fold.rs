@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::assessment::Assessment;
 use crate::digest::Digest;
 use crate::event::{Envelope, EpisodeStarted, EpisodeStatus, Event, Usage};
 use crate::observation::{BudgetKind, Remaining};
@@ -53,6 +54,8 @@ pub struct EpisodeView {
     pub normalised: Option<f64>,
     /// How it ended, once it has.
     pub end: Option<End>,
+    /// How the delivered solution came out, where it was checked.
+    pub assessment: Option<Assessment>,
 }
 
 /// How an episode ended.
@@ -94,7 +97,10 @@ impl EpisodeView {
     /// Takes one more event into account.
     pub fn apply(&mut self, envelope: &Envelope) {
         self.started_at.get_or_insert(envelope.t);
-        self.last_at = Some(envelope.t);
+        // What is checked later does not make the episode longer.
+        if self.end.is_none() {
+            self.last_at = Some(envelope.t);
+        }
         match &envelope.event {
             Event::EpisodeStarted(started) => self.started = Some((**started).clone()),
             Event::Reset { sandbox, observation, .. } => {
@@ -144,6 +150,7 @@ impl EpisodeView {
                     usage: *usage,
                 });
             }
+            Event::Assessed(assessment) => self.assessment = Some(*assessment),
             // Steps are numbered across branches; whose sandbox is whose is not the fold's.
             Event::Forked { observation, .. } => self.remaining = observation.remaining.clone(),
             Event::Unknown => {}
@@ -170,6 +177,7 @@ impl EpisodeView {
             compute_s: end.usage.compute_s,
             tokens: end.usage.tokens,
             usd: end.usage.usd,
+            assessment: self.assessment,
         })
     }
 }

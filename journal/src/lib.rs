@@ -5,6 +5,7 @@
 //! It knows no async runtime, no network, no container engine and no database.
 
 pub mod action;
+pub mod assessment;
 pub mod blob;
 pub mod digest;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod score;
 pub mod verdict;
 
 pub use action::{Action, LineRange};
+pub use assessment::Assessment;
 pub use digest::Digest;
 pub use event::{Budgets, Envelope, EpisodeStarted, EpisodeStatus, Event, Usage};
 pub use fold::EpisodeView;

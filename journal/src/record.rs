@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::assessment::Assessment;
 use crate::event::{EpisodeStarted, EpisodeStatus};
 use crate::observation::BudgetKind;
 
@@ -43,4 +44,7 @@ pub struct EpisodeRecord {
     pub tokens: u64,
     /// US dollars.
     pub usd: f64,
+    /// How the delivered solution came out, where it was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assessment: Option<Assessment>,
 }

@@ -46,6 +46,8 @@ pub enum Purpose {
     Eval,
     /// It only looks at tasks; its scores say nothing about agents.
     Check,
+    /// It solves a user's own task: its scores are kept, and rank agents only where they are asked for.
+    Solve,
 }
 
 /// All that is needed to finish a run in another process: `runs/<run>/run.json`.

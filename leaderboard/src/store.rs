@@ -103,6 +103,13 @@ pub struct Filter {
     pub all_versions: bool,
 }
 
+impl Filter {
+    /// Tells whether users' own tasks are left out: all but the runs, suites and tasks that are asked for by name.
+    fn is_about_suites(&self) -> bool {
+        self.run.is_none() && self.suite.is_none() && self.task.is_none()
+    }
+}
+
 /// An episode as the database has it.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
 pub struct EpisodeRow {
@@ -172,6 +179,14 @@ pub struct EpisodeRow {
     pub started_at: String,
     /// When it ended, RFC 3339.
     pub ended_at: String,
+    /// `eval` or `solve`.
+    pub purpose: String,
+    /// The success rate of what was delivered.
+    pub sr: Option<f64>,
+    /// Its normalised performance score.
+    pub nps: Option<f64>,
+    /// Its comprehensive score.
+    pub cs: Option<f64>,
 }
 
 impl EpisodeRow {
@@ -262,9 +277,14 @@ impl Leaderboard {
         &self.pool
     }
 
-    /// Stores an episode; one that is there already is replaced.
+    /// Stores an evaluation's episode; one that is there already is replaced.
     pub async fn store(&self, record: &EpisodeRecord) -> Result<(), LeaderboardError> {
-        insert(&self.pool, record).await.map_err(query("write"))
+        self.store_as(record, Purpose::Eval).await
+    }
+
+    /// Stores an episode of a run with some purpose; one that is there already is replaced.
+    pub async fn store_as(&self, record: &EpisodeRecord, purpose: Purpose) -> Result<(), LeaderboardError> {
+        insert(&self.pool, record, purpose).await.map_err(query("write"))
     }
 
     /// Lists episodes, oldest first.
@@ -274,6 +294,9 @@ impl Leaderboard {
             if let Some(value) = value {
                 sql.push(format!(" AND {column} = ")).push_bind(value.clone());
             }
+        }
+        if filter.is_about_suites() {
+            sql.push(" AND purpose = 'eval'");
         }
         if let Some(task) = &filter.task {
             sql.push(" AND (task = ").push_bind(task.clone());
@@ -310,8 +333,8 @@ impl Leaderboard {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(query("lock"))?;
         sqlx::query("DELETE FROM episodes").execute(&mut *transaction).await.map_err(query("empty"))?;
         for run in RunManifest::list(home)? {
-            for record in records(home, &run, &mut rebuilt) {
-                insert(&mut *transaction, &record).await.map_err(query("write"))?;
+            for (record, purpose) in records(home, &run, &mut rebuilt) {
+                insert(&mut *transaction, &record, purpose).await.map_err(query("write"))?;
                 rebuilt.stored += 1;
             }
         }
@@ -337,7 +360,7 @@ async fn lock(path: &Path) -> std::io::Result<File> {
     locked.await.map_err(std::io::Error::other)?
 }
 
-fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord> {
+fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<(EpisodeRecord, Purpose)> {
     let manifest = match RunManifest::load(home, run) {
         Ok(manifest) => manifest,
         Err(error) => {
@@ -346,7 +369,7 @@ fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord
         }
     };
     let mut records = Vec::new();
-    if manifest.purpose != Purpose::Eval {
+    if manifest.purpose == Purpose::Check {
         return records;
     }
     for plan in &manifest.episodes {
@@ -358,7 +381,7 @@ fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord
             })
         });
         match read.map(|view| view.record()) {
-            Ok(Some(record)) => records.push(record),
+            Ok(Some(record)) => records.push((record, manifest.purpose)),
             Ok(None) => rebuilt.unfinished += 1,
             Err(_) if !path.exists() => rebuilt.unfinished += 1,
             Err(error) => rebuilt.unreadable.push(error.to_string()),
@@ -370,6 +393,7 @@ fn records(home: &Home, run: &RunId, rebuilt: &mut Rebuilt) -> Vec<EpisodeRecord
 async fn insert<'e>(
     executor: impl sqlx::Executor<'e, Database = Sqlite>,
     record: &EpisodeRecord,
+    purpose: Purpose,
 ) -> Result<(), sqlx::Error> {
     let started = &record.started;
     let metric = &started.metric;
@@ -415,7 +439,15 @@ async fn insert<'e>(
         .push_bind(started.backend.clone())
         .push_bind(started.version.clone())
         .push_bind(record.started_at.to_string())
-        .push_bind(record.ended_at.to_string());
+        .push_bind(record.ended_at.to_string())
+        .push_bind(match purpose {
+            Purpose::Eval => "eval",
+            Purpose::Check => "check",
+            Purpose::Solve => "solve",
+        })
+        .push_bind(record.assessment.map(|assessment| assessment.sr))
+        .push_bind(record.assessment.map(|assessment| assessment.nps))
+        .push_bind(record.assessment.map(|assessment| assessment.cs));
     sql.push(")");
     sql.build().execute(executor).await.map(drop)
 }

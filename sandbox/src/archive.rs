@@ -16,6 +16,17 @@ pub(crate) fn pack(source: FileSource) -> Result<File, TransferError> {
     let mut archive = tar::Builder::new(temporary);
     match source {
         FileSource::Directory(root) => pack_directory(&mut archive, &root, Path::new(""))?,
+        FileSource::HostFile { name, path } => {
+            let file = File::open(&path).map_err(|error| host("read")(&path, error))?;
+            let meta = file.metadata().map_err(|error| host("read")(&path, error))?;
+            if !meta.is_file() {
+                let path = path.display().to_string();
+                return Err(TransferError::NotRegular { path, kind: "no regular file" });
+            }
+            let mut header = header(tar::EntryType::Regular, 0o644, meta.len());
+            let appended = archive.append_data(&mut header, &name, file.take(meta.len()));
+            appended.map_err(|error| host("pack")(&path, error))?;
+        }
         FileSource::File { name, content } => {
             let mut header = header(tar::EntryType::Regular, 0o644, content.len() as u64);
             let appended = archive.append_data(&mut header, &name, content.as_slice());

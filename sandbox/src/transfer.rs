@@ -15,6 +15,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub enum FileSource {
     /// A directory's contents, regular files and directories only.
     Directory(PathBuf),
+    /// One regular file of the host, under this name.
+    HostFile {
+        /// The name below the target.
+        name: String,
+        /// Where it lies on the host.
+        path: PathBuf,
+    },
     /// One file of this name with these bytes.
     File {
         /// The name below the target.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod grade;
 mod load;
 mod manifest;
+pub mod own;
 pub mod prepare;
 pub mod spec;
 pub mod suggest;
@@ -14,6 +15,7 @@ pub mod suite;
 
 pub use error::{Location, TaskError};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
+pub use own::{OwnError, OwnRequest, OwnTask};
 pub use prepare::{DataCache, PrepareError, PreparedData};
 pub use spec::{ImageSource, Split, Task, TaskNetwork, UNASKED_MEMORY, Validation};
 pub use suggest::nearest;

@@ -152,9 +152,11 @@ impl Loader<'_> {
             seeds: if ours.seeds.is_empty() { vec![0] } else { ours.seeds.clone() },
             metric,
             other_metrics,
+            artifacts: self.artifacts(&submission),
             submission,
             validation: self.validation(ours)?,
             prepare: self.prepare(ours)?,
+            ready: self.ready(ours)?,
             baseline: ours.baseline.clone(),
             grader_timeout: grader,
             grader_env: manifest.verifier.env.clone(),
@@ -313,6 +315,20 @@ impl Loader<'_> {
             (None, None) => return Ok(workdir.to_owned()),
         };
         let path = if path.starts_with('/') { path } else { format!("{workdir}/{path}") };
+        self.writable(key, path)
+    }
+
+    /// Reads what else is copied out beside the submission: what the agent may write, and is no part of it.
+    fn artifacts(&self, submission: &str) -> Vec<String> {
+        let artifacts = self.parsed.manifest.artifacts.iter();
+        let paths =
+            artifacts.filter_map(|artifact| artifact.as_str().or_else(|| artifact.get("source")?.as_str()));
+        let apart = |path: &&str| !format!("{path}/").starts_with(&format!("{submission}/"));
+        paths.filter(apart).filter_map(|path| self.writable("artifacts", path.to_owned()).ok()).collect()
+    }
+
+    /// Checks a path that is copied out of the agent's sandbox.
+    fn writable(&self, key: &str, path: String) -> Result<String, TaskError> {
         let is_plain = path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
         let system =
             ["/tests", "/private", "/data", "/opt", "/logs", "/tmp", "/etc", "/usr", "/proc", "/sys", "/dev"];
@@ -338,15 +354,36 @@ impl Loader<'_> {
     }
 
     fn prepare(&self, ours: &MlgymTable) -> Result<Option<PathBuf>, TaskError> {
-        let Some(table) = &ours.data else { return Ok(None) };
-        let script = PathBuf::from(&table.prepare);
-        let inside = script.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        if !inside || !self.dir.join(&script).is_file() {
+        let Some(script) = ours.data.as_ref().and_then(|table| table.prepare.as_ref()) else {
+            return Ok(None);
+        };
+        if ours.data.as_ref().is_some_and(|table| table.ready.is_some()) {
+            let reason = "data is either prepared by a script or ready: write one of the two";
+            return Err(self.invalid("metadata.mlgym.data", reason));
+        }
+        let script = PathBuf::from(script);
+        if !is_inside(&script) || !self.dir.join(&script).is_file() {
             let reason = format!("there is no file {} in the task's directory", script.display());
             return Err(self.invalid("metadata.mlgym.data", reason));
         }
         Ok(Some(script))
     }
+
+    fn ready(&self, ours: &MlgymTable) -> Result<Option<PathBuf>, TaskError> {
+        let Some(data) = ours.data.as_ref().and_then(|table| table.ready.as_ref()) else { return Ok(None) };
+        let data = PathBuf::from(data);
+        let is_whole = ["public", "private"].iter().all(|part| self.dir.join(&data).join(part).is_dir());
+        if !is_inside(&data) || !is_whole {
+            let reason =
+                format!("there are no directories public and private in {} of the task", data.display());
+            return Err(self.invalid("metadata.mlgym.data", reason));
+        }
+        Ok(Some(data))
+    }
+}
+
+fn is_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 fn read_error(file: &Path, source: std::io::Error) -> TaskError {

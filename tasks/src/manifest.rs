@@ -154,7 +154,8 @@ pub(crate) struct ValidateTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataTable {
-    pub(crate) prepare: String,
+    pub(crate) prepare: Option<String>,
+    pub(crate) ready: Option<String>,
 }
 
 /// Only looks at `[metadata.mlgym]`, so that its errors carry a place in the file.

@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::spec::Task;
 
 /// Where a script finds the directory to write to, in the sandbox.
-const OUTPUT: &str = "/tmp/mlgym-output";
+pub(crate) const OUTPUT: &str = "/tmp/mlgym-output";
 
 /// A script that takes longer hangs.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(1800);
+pub(crate) const PREPARE_TIMEOUT: Duration = Duration::from_secs(1800);
 
-const PREPARE_LIMITS: Limits =
+pub(crate) const PREPARE_LIMITS: Limits =
     Limits { cpus: 1.0, memory_bytes: 4 << 30, pids: 512, storage_bytes: 16 << 30 };
 
 /// A task's data on this machine.
@@ -103,6 +103,11 @@ impl DataCache {
         labels: &BTreeMap<String, String>,
         cancel: &CancellationToken,
     ) -> Result<PreparedData, PrepareError> {
+        if let Some(ready) = &task.ready {
+            let place = task.dir.join(ready);
+            let (public, private) = (place.join("public"), place.join("private"));
+            return Ok(PreparedData { public, private, digest: task.digest.clone() });
+        }
         let digest = self.inputs(task, prepare_image)?;
         let place = self.root.join(digest.as_str());
         let data = PreparedData { public: place.join("public"), private: place.join("private"), digest };
@@ -120,7 +125,7 @@ impl DataCache {
             }
             None => std::fs::create_dir(&output).map_err(self.failed("write in"))?,
         }
-        self.seal(&output).map_err(self.failed("write in"))?;
+        seal(&output).map_err(self.failed("write in"))?;
         match std::fs::rename(&output, &place) {
             // Another process was faster with the same inputs.
             Err(_) if place.is_dir() => Ok(data),
@@ -219,20 +224,20 @@ impl DataCache {
             Err(PrepareError::Empty { task: run.task.name.to_string(), script })
         }
     }
+}
 
-    /// Makes both directories exist, the public one readable for everybody, the private one for its owner only:
-    /// code that a grader runs as another user must not read what the grader reads.
-    fn seal(&self, output: &Path) -> std::io::Result<()> {
-        for (name, mode) in [("public", 0o755), ("private", 0o700)] {
-            let directory = output.join(name);
-            std::fs::create_dir_all(&directory)?;
-            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode))?;
-        }
-        for file in regular_files(&output.join("public"))? {
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644))?;
-        }
-        std::fs::set_permissions(output, std::fs::Permissions::from_mode(0o755))
+/// Makes both directories exist, the public one readable for everybody, the private one for its owner only: code that a
+/// grader runs as another user must not read what the grader reads.
+pub(crate) fn seal(output: &Path) -> std::io::Result<()> {
+    for (name, mode) in [("public", 0o755), ("private", 0o700)] {
+        let directory = output.join(name);
+        std::fs::create_dir_all(&directory)?;
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode))?;
     }
+    for file in regular_files(&output.join("public"))? {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644))?;
+    }
+    std::fs::set_permissions(output, std::fs::Permissions::from_mode(0o755))
 }
 
 /// One run of a preparation script.
@@ -244,7 +249,7 @@ struct ScriptRun<'a> {
     output: &'a Path,
 }
 
-fn regular_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn regular_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

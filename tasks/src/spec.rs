@@ -93,10 +93,14 @@ pub struct Task {
     pub other_metrics: Vec<Metric>,
     /// The submission's absolute path in the sandbox, a file or a directory.
     pub submission: String,
+    /// Further absolute paths that are copied out with the submission where they exist; they are not what is graded.
+    pub artifacts: Vec<String>,
     /// How often the agent may validate.
     pub validation: Validation,
     /// The script that prepares the data, relative to `dir`.
     pub prepare: Option<PathBuf>,
+    /// The directory with `public` and `private` data that need no preparation, relative to `dir`.
+    pub ready: Option<PathBuf>,
     /// The command that makes the baseline's submission, run in `workdir`.
     pub baseline: Option<String>,
     /// The grader's time limit.

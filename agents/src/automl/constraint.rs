@@ -126,7 +126,7 @@ impl Constraint {
             Some(value) if value.is_finite() => {
                 let kept = side.keeps(value, bound);
                 let word = if kept { "keeps" } else { "does not keep" };
-                let reason = format!("{name} is {value:.6}, which {word} {} {bound}", side.sign());
+                let reason = format!("{name} is {}, which {word} {} {bound}", digits(value), side.sign());
                 (kept, reason, BTreeMap::from([(name.to_owned(), value), ("bound".to_owned(), bound)]))
             }
             _ => (false, format!("{name} was not measured"), BTreeMap::from([("bound".to_owned(), bound)])),
@@ -164,6 +164,17 @@ impl Constraint {
     }
 }
 
+/// Writes a number with six digits that count.
+pub(crate) fn digits(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 12")]
+    let places = (5.0 - value.abs().log10().floor()).clamp(0.0, 12.0) as usize;
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +209,7 @@ mod tests {
             assert_eq!(verdict.passed(), expected, "{verdict:?}");
             assert!(verdict.reason.contains(word), "{verdict:?}");
         };
-        check("accuracy>=0.9".parse().unwrap(), true, "is 0.900000");
+        check("accuracy>=0.9".parse().unwrap(), true, "is 0.9,");
         check("accuracy>=0.91".parse().unwrap(), false, "does not keep >= 0.91");
         check("rmse<=1".parse().unwrap(), false, "was not measured");
         check(Constraint::MsPerRow { bound: 0.5 }, true, "0.5");
@@ -209,6 +220,17 @@ mod tests {
         check(forbid("torch"), true, "ran where torch");
         check(forbid("lightgbm"), false, "fails where lightgbm");
         check(forbid("xgboost"), false, "not tried");
+    }
+
+    #[test]
+    fn numbers_have_six_digits_that_count() {
+        let check = |value: f64, expected: &str| assert_eq!(digits(value), expected);
+        check(47_060.697_4, "47060.7");
+        check(0.123_456_789, "0.123457");
+        check(-0.000_012_345, "-0.000012345");
+        check(2.5, "2.5");
+        check(1e9, "1000000000");
+        check(0.0, "0");
     }
 
     #[test]

@@ -417,7 +417,7 @@ impl<'a> Engine<'a> {
             let trained = Trained { name: name.clone(), candidate: module.clone(), seconds, ..outcome };
             let text = format!("{name}: {:.5} in {seconds:.1} s", trained.raw);
             let data = json!({ "candidate": name, "score": trained.raw, "error": trained.error,
-                               "parameters": trained.parameters });
+                               "seconds": trained.seconds, "parameters": trained.parameters });
             self.context.note_with("trained", text, data)?;
             return Ok(Some((trained, seconds)));
         }

@@ -45,6 +45,9 @@ pub struct Candidate {
     /// candidate and no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Libraries that it needs beyond what `imports` and `code` name, as by a definition of its kind's module.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<String>,
     /// A Python expression that makes the model from the parameters of `space`.
     pub model: String,
     /// What tuning may change.
@@ -70,6 +73,23 @@ pub struct Parameter {
 }
 
 impl Candidate {
+    /// Tells whether its code imports a library, by the name of its module or of its distribution.
+    pub fn uses(&self, library: &str) -> bool {
+        let plain = library.to_ascii_lowercase().replace('-', "_");
+        let module = if plain == "scikit_learn" { "sklearn" } else { plain.as_str() };
+        let lines = self.imports.iter().flat_map(|line| line.lines());
+        let lines = lines.chain(self.code.iter().flat_map(|code| code.lines()));
+        let named = lines.filter_map(|line| {
+            let line = line.trim_start();
+            line.strip_prefix("from ").or_else(|| line.strip_prefix("import "))
+        });
+        let mut tops = named
+            .flat_map(|names| names.split(','))
+            .filter_map(|name| name.trim_start().split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
+        let named = self.libraries.iter().any(|name| name.eq_ignore_ascii_case(library));
+        named || tops.any(|top| top.eq_ignore_ascii_case(module))
+    }
+
     /// Tells whether there is something to tune.
     pub fn is_tunable(&self) -> bool {
         self.space.iter().any(|parameter| parameter.kind != "stages")
@@ -143,5 +163,35 @@ mod tests {
     #[test]
     fn an_unknown_kind_has_no_pipeline() {
         assert!(Knowledge::for_kind("audio", "classification").is_none());
+    }
+
+    #[test]
+    fn boosted_trees_say_which_library_they_need() {
+        for (_, knowledge) in Knowledge::all() {
+            for candidate in
+                knowledge.candidates.iter().filter(|candidate| candidate.model.contains("Trees("))
+            {
+                let is_of_scikit = candidate.model.contains("ExtraTrees") || candidate.uses("sklearn");
+                assert!(is_of_scikit || candidate.uses("lightgbm"), "{}", candidate.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_candidate_imports_is_told_by_either_name() {
+        let candidate = Candidate {
+            imports: vec![
+                "from lightgbm import LGBMClassifier".to_owned(),
+                "import math, sklearn.svm".to_owned(),
+            ],
+            code: Some("class A:\n    def fit(self):\n        import xgboost as xgb\n".to_owned()),
+            ..Candidate::default()
+        };
+        for library in ["lightgbm", "LightGBM", "xgboost", "math", "sklearn"] {
+            assert!(candidate.uses(library), "{library}");
+        }
+        for library in ["light", "torch", "LGBMClassifier", "xgb"] {
+            assert!(!candidate.uses(library), "{library}");
+        }
     }
 }

@@ -482,7 +482,13 @@ impl Pipeline<'_> {
             measured: BTreeMap::new(),
         };
         let validated = match attempt.verify(engine).await {
-            Ok(()) => attempt.validate(engine).await,
+            Ok(()) => {
+                // A model that was asked for is worth more than another look at its score, should time run out.
+                if let Some(reason) = attempt.save(engine).await? {
+                    self.context.note("refit", reason)?;
+                }
+                attempt.validate(engine).await
+            }
             Err(stop) => Err(stop),
         };
         let validated = match validated {

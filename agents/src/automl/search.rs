@@ -18,6 +18,7 @@ use crate::automl::engine::{Engine, Seat, Stop};
 use crate::automl::judge::{self, Standing};
 use crate::automl::plan::Execution;
 use crate::automl::planning::Planned;
+use crate::automl::scripts;
 use crate::dag::{
     Assignment, DagEvent, DagSink, Executor, Expansion, Failure, Inputs, NodeSpec, Planner, Policy,
     RecordError, TaskGraph, Worker,
@@ -94,6 +95,24 @@ impl Attempt {
         match &mut self.branch {
             Some(branch) => branch.engine().validate().await,
             None => engine.validate().await,
+        }
+    }
+
+    /// Fits its ensemble on all rows and saves it, where the task asks for the model beside the submission. One that cannot
+    /// be saved costs the model and not the submission.
+    pub(crate) async fn save(&mut self, engine: &mut Engine<'_>) -> Result<Option<String>, Stop> {
+        let Some(execution) = &self.execution else { return Ok(None) };
+        if !engine.environment().task().artifacts.iter().any(|path| path == scripts::MODEL) {
+            return Ok(None);
+        }
+        let saved = match &mut self.branch {
+            Some(branch) => branch.engine().refit(execution).await,
+            None => engine.refit(execution).await,
+        };
+        match saved {
+            Ok(_) => Ok(None),
+            Err(Stop::Fallback(reason)) => Ok(Some(reason)),
+            Err(stop) => Err(stop),
         }
     }
 

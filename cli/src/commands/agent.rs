@@ -58,6 +58,7 @@ impl AgentArguments {
             max_corrections: self.max_corrections,
             plans: self.plans.map(usize::from),
             constraints: self.constraints.clone(),
+            forbid: Vec::new(),
             memory: self.memory && !self.no_memory,
         };
         options.check(agents, has_model)?;

@@ -125,7 +125,7 @@ pub(crate) async fn execute(
         while let Some(event) = events.recv().await {
             let Some(view) = progress.episode(&event) else { continue };
             if let (Some(record), Some(leaderboard), Ok(())) = (view.record(), leaderboard, &stored) {
-                stored = leaderboard.store(&record).await;
+                stored = leaderboard.store_as(&record, manifest.purpose).await;
             }
         }
         stored
@@ -143,7 +143,7 @@ pub(crate) async fn execute(
     if let Some(leaderboard) = leaderboard {
         // An episode that was only graded again was not seen from its start.
         for record in &report.records {
-            leaderboard.store(record).await?;
+            leaderboard.store_as(record, manifest.purpose).await?;
         }
     }
     Ok(report)

@@ -60,7 +60,7 @@ pub(crate) fn find(home: &Home, text: &str) -> Result<RunManifest, Failure> {
     if text == "last" {
         for run in runs.iter().rev() {
             let manifest = RunManifest::load(home, run)?;
-            if manifest.purpose == Purpose::Eval {
+            if manifest.purpose != Purpose::Check {
                 return Ok(manifest);
             }
         }
@@ -117,7 +117,7 @@ fn list(session: &Session, home: &Home) -> Result<ExitCode, Failure> {
                 continue;
             }
         };
-        if manifest.purpose != Purpose::Eval {
+        if manifest.purpose == Purpose::Check {
             continue;
         }
         let mut agents: Vec<_> = manifest.episodes.iter().map(|plan| plan.agent.to_string()).collect();
@@ -319,6 +319,9 @@ fn describe(event: &Event) -> String {
         }
         Event::EpisodeEnded { status, reason, reward, .. } => {
             format!("ended: {}, reward {reward:.4} {}", status.as_str(), reason.clone().unwrap_or_default())
+        }
+        Event::Assessed(assessment) => {
+            format!("assessed: SR {:.2}, NPS {:.3}, CS {:.3}", assessment.sr, assessment.nps, assessment.cs)
         }
         Event::Unknown => "an event of a newer version".to_owned(),
     }

@@ -1,0 +1,108 @@
+//! All that is told of a solution, in one value: the card, the report and the JSON document are made of it.
+
+use std::collections::BTreeMap;
+
+use mlgym_journal::{Metric, RunId};
+use mlgym_tasks::own::{Facts, TargetKind};
+use serde::Serialize;
+
+use crate::deliver::{Inspection, Judgement, Story};
+
+/// A solution of a user's task.
+#[derive(Debug, Clone, Serialize)]
+pub struct Solution {
+    /// Its name.
+    pub name: String,
+    /// Whether every check and every constraint passed.
+    pub verified: bool,
+    /// What failed, a sentence each.
+    pub failures: Vec<String>,
+    /// The run that made it.
+    pub run: RunId,
+    /// What was found out about the data.
+    pub data: Facts,
+    /// The primary metric.
+    pub metric: Metric,
+    /// The seed.
+    pub seed: u64,
+    /// The agent, with its version.
+    pub agent: String,
+    /// The version of mlgym.
+    pub version: String,
+    /// The image that it was made in.
+    pub image: String,
+    /// The digest of the image's content.
+    pub image_digest: String,
+    /// When it was made, RFC 3339.
+    pub made: String,
+    /// The submission's score on the hidden test rows.
+    pub submission: Option<f64>,
+    /// The same score of a linear model with default settings.
+    pub baseline: Option<f64>,
+    /// Wall-clock seconds of the agent's episode.
+    pub train_seconds: f64,
+    /// Tokens of language models.
+    pub tokens: u64,
+    /// US dollars.
+    pub usd: f64,
+    /// How the model came about.
+    pub story: Story,
+    /// What the check found out; absent where there was nothing to check.
+    pub inspection: Option<Inspection>,
+    /// How it was judged.
+    pub judgement: Judgement,
+}
+
+impl Solution {
+    /// Says in a few words what may be relied on.
+    pub fn state(&self) -> &'static str {
+        match (self.verified, self.judgement.is_deployed()) {
+            (true, _) => "verified",
+            (false, true) => "checked, but constraints are not met",
+            (false, false) => "not verified",
+        }
+    }
+
+    /// The primary metric of the delivered predictor on the hidden test rows.
+    pub fn score(&self) -> Option<f64> {
+        self.judgement.measured.metrics.get(&self.metric.name).copied()
+    }
+
+    /// The score of one prediction for all rows.
+    pub fn constant(&self) -> Option<f64> {
+        self.data.constant.get(&self.metric.name).copied()
+    }
+
+    /// The scores that the model is compared with, by name; the predictor's own comes last.
+    pub fn comparison(&self) -> Vec<(&'static str, f64)> {
+        // Where the error is not known, a candidate was only looked at, on a part of the rows.
+        let measured = self.story.tried.iter().filter(|tried| tried.error.is_some());
+        let best = measured.filter_map(|tried| tried.score);
+        let best = best.reduce(|a, b| if self.metric.goal.better(b, a) { b } else { a });
+        let rows = [
+            ("constant", self.constant()),
+            ("linear baseline", self.baseline),
+            ("best single candidate (cross-validated)", best),
+            ("ensemble (cross-validated)", self.story.ensemble.as_ref().map(|ensemble| ensemble.score)),
+            ("submission", self.submission),
+            ("delivered predictor", self.score()),
+        ];
+        rows.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
+    }
+
+    /// Whether the target is one of some classes.
+    pub fn is_classes(&self) -> bool {
+        self.data.task == TargetKind::Classification
+    }
+
+    /// The packages with their versions, as pip reads them.
+    pub fn requirements(&self) -> String {
+        let packages = self.inspection.iter().flat_map(|inspection| &inspection.deployment.requirements);
+        packages.map(|(name, version)| format!("{name}=={version}\n")).collect()
+    }
+
+    /// All metrics on the hidden test rows.
+    pub fn metrics(&self) -> &BTreeMap<String, f64> {
+        &self.judgement.measured.metrics
+    }
+}

@@ -1,0 +1,536 @@
+//! `mlgym solve`: a model of the user's own data, checked before it is handed over.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use mlgym::ReadyTask;
+use mlgym::episode::run_labels;
+use mlgym_agents::automl::constraint::Constraint;
+use mlgym_agents::deliver::judgement::Case;
+use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, card, judge, report};
+use mlgym_journal::run::RunLock;
+use mlgym_journal::{
+    AgentName, BranchId, Budgets, Envelope, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus,
+    EpisodeView, Event, Goal, Home, JournalReader, JournalWriter, Purpose, RunManifest,
+};
+use mlgym_leaderboard::Leaderboard;
+use mlgym_tasks::own::{OwnRequest, OwnTask, Source, TargetKind, Workshop, metric_names};
+use mlgym_tasks::{Task, nearest};
+
+use crate::commands::execute::{execute, make_run_ready};
+use crate::failure::{Failure, Kind};
+use crate::output::{hanging, score, seconds, table};
+use crate::progress::Progress;
+use crate::session::{Engine, Session};
+
+/// The agent that solves.
+const AGENT: &str = "automl";
+
+/// The agent that it is compared with.
+const BASELINE: &str = "baseline";
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A CSV or Parquet file, or a directory of images with a class to a sub-directory
+    data: PathBuf,
+    /// The column to predict
+    #[arg(short, long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// The metric [default: log_loss for classes, rmse for numbers]
+    #[arg(short, long, value_name = "NAME")]
+    metric: Option<String>,
+    /// Which way the metric gets better; only checked, because all known metrics have theirs
+    #[arg(long, value_name = "GOAL")]
+    goal: Option<GoalName>,
+    /// What the target is, instead of what its values tell
+    #[arg(long, value_name = "KIND")]
+    task: Option<KindName>,
+    /// Hide the last rows by this column, instead of random ones
+    #[arg(long, value_name = "COLUMN")]
+    time: Option<String>,
+    /// Hide whole groups by this column
+    #[arg(long, value_name = "COLUMN", conflicts_with = "time")]
+    group: Option<String>,
+    /// A column that is not to be learnt from; several with commas or by repeating the flag
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    drop: Vec<String>,
+    /// Wall-clock seconds that the agent has
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = positive, allow_negative_numbers = true)]
+    time_limit: f64,
+    /// Where the model goes [default: ./mlgym-NAME]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Replace what lies in the output directory
+    #[arg(long)]
+    force: bool,
+    /// What random choices depend on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The most rows that are learnt from
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(20..))]
+    max_rows: u64,
+    /// What a metric must reach on the hidden rows, as in "accuracy>=0.9"; several by repeating the flag
+    #[arg(long = "constraint", value_name = "BOUND")]
+    constraints: Vec<Constraint>,
+    /// The most milliseconds of a prediction, a row
+    #[arg(long, value_name = "MS", value_parser = positive, allow_negative_numbers = true)]
+    max_ms_per_row: Option<f64>,
+    /// The most megabytes (10⁶ bytes) of the model
+    #[arg(long, value_name = "MB", value_parser = positive, allow_negative_numbers = true)]
+    max_mb: Option<f64>,
+    /// The most wall-clock seconds from the agent's start to its submission
+    #[arg(long, value_name = "SECONDS", value_parser = positive, allow_negative_numbers = true)]
+    max_train_seconds: Option<f64>,
+    /// A library that the model must not need; several with commas or by repeating the flag
+    #[arg(long, value_name = "LIB", value_delimiter = ',')]
+    forbid: Vec<String>,
+    /// Processor cores of the agent [default: the engine's, 4 at most]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    cpus: Option<f64>,
+    /// Megabytes of the agent's memory [default: half the engine's, 8192 at most]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(512..))]
+    memory_mb: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum GoalName {
+    Maximize,
+    Minimize,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum KindName {
+    Classification,
+    Regression,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number above 0"))
+}
+
+pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
+    check_metric(&arguments)?;
+    let source = Source::look(&arguments.data)?;
+    let place = output_place(&arguments, &source)?;
+    let home = session.home()?;
+    let leaderboard = session.leaderboard(&home).await?;
+    let progress = Progress::new();
+    let engine = session.engine(&progress).await?;
+    session.reap(&engine, &home).await?;
+    let own = make_task(session, &home, &engine, &arguments, &progress).await?;
+    let constraints = constraints(&arguments, &own)?;
+    tell(&own, &progress);
+    let task = Arc::new(own.task.clone());
+    let manifest = plan(&task, &arguments, &constraints)?;
+    let lock = RunLock::take(&home, &manifest.run)?;
+    manifest.save(&home)?;
+    progress.line(format!("run {}: {AGENT} has {} …", manifest.run, seconds(wall(&arguments))));
+    let tasks = [task.clone()];
+    let ready = make_run_ready(session, &home, &engine, &manifest, &tasks, &progress).await?;
+    let report =
+        execute(session, &home, &engine, (&manifest, &lock, &ready), &progress, Some(&leaderboard)).await?;
+    let again = || "start it again with the same command: what was read of the data is kept";
+    if session.cancel.is_cancelled() {
+        return Err(Failure::interrupted().hint(again()));
+    }
+    let record = |agent: &str| report.records.iter().find(|record| record.started.agent.as_str() == agent);
+    let Some(solved) = record(AGENT) else {
+        return Err(Failure::message(Kind::Environment, "run the agent: its episode has no record"));
+    };
+    if solved.status == EpisodeStatus::SandboxError {
+        let reason = solved.reason.clone().unwrap_or_default();
+        return Err(Failure::message(Kind::Environment, format!("run the agent: {reason}")).hint(again()));
+    }
+    let Some(ready) = ready.get(&task.name) else {
+        return Err(Failure::message(Kind::Environment, "run the agent: its task is not ready"));
+    };
+    let delivery = Delivery { session, home: &home, engine: &engine, own: &own, ready, manifest: &manifest };
+    let solution = delivery
+        .make(solved, record(BASELINE), &constraints, &place, &arguments, &progress)
+        .await
+        .map_err(|failure| {
+            if session.cancel.is_cancelled() { Failure::interrupted().hint(again()) } else { failure }
+        })?;
+    store(&home, &manifest, &leaderboard, &solution).await?;
+    drop(lock);
+    session.output.result(&solution, |solution| summary(solution, &place));
+    if solution.verified {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        let mut text = format!("{}: {}", place.display(), solution.state());
+        for failure in &solution.failures {
+            text.push_str(&format!("\n  {}", hanging(failure)));
+        }
+        Err(Failure::message(Kind::Bar, text))
+    }
+}
+
+/// Checks what can be told about the metric before anything is read.
+fn check_metric(arguments: &Arguments) -> Result<(), Failure> {
+    let usage = |text: String| Err(Failure::message(Kind::Usage, text));
+    let known: Vec<&str> = metric_names().map(|(_, name, _)| name).collect();
+    let names = arguments.constraints.iter().filter_map(|constraint| match constraint {
+        Constraint::Metric { metric, .. } => Some(metric.as_str()),
+        _ => None,
+    });
+    for name in arguments.metric.as_deref().into_iter().chain(names) {
+        if !known.contains(&name) {
+            let near = nearest(name, known.iter().copied());
+            let hint = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
+            return usage(format!("there is no metric {name:?}: {hint}(known: {})", known.join(", ")));
+        }
+    }
+    let goal = arguments.goal.map(|goal| match goal {
+        GoalName::Maximize => Goal::Maximize,
+        GoalName::Minimize => Goal::Minimize,
+    });
+    if let (Some(asked), Some(name)) = (goal, &arguments.metric)
+        && metric_names().any(|(_, known, goal)| known == name && goal != asked)
+    {
+        return usage(format!("{name} gets better the other way: leave --goal out"));
+    }
+    Ok(())
+}
+
+/// Where the model goes. A directory that holds something is only replaced when the user says so.
+fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failure> {
+    let named = arguments.output.clone();
+    let place = named.unwrap_or_else(|| PathBuf::from(format!("mlgym-{}", source.short_name())));
+    let place = std::path::absolute(&place).unwrap_or(place);
+    let usage = |text: String| Err(Failure::message(Kind::Usage, text));
+    if place.is_file() {
+        return usage(format!("{} is a file: name another directory with --output", place.display()));
+    }
+    let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
+    if holds_something && !arguments.force {
+        let place = place.display();
+        return usage(format!(
+            "{place} is not empty: name another directory with --output, or replace it with --force"
+        ));
+    }
+    let data = std::path::absolute(source.path()).unwrap_or_else(|_| source.path().to_owned());
+    if data.starts_with(&place) {
+        return usage(format!(
+            "{} holds the data itself: name another directory with --output",
+            place.display()
+        ));
+    }
+    Ok(place)
+}
+
+async fn make_task(
+    session: &Session,
+    home: &Home,
+    engine: &Engine,
+    arguments: &Arguments,
+    progress: &Progress,
+) -> Result<OwnTask, Failure> {
+    let facts = engine.backend.facts().await?;
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 cores")]
+    let cores = (facts.cpus as f64).clamp(1.0, 4.0);
+    let request = OwnRequest {
+        data: arguments.data.clone(),
+        target: arguments.target.clone(),
+        task: arguments.task.map(|kind| match kind {
+            KindName::Classification => TargetKind::Classification,
+            KindName::Regression => TargetKind::Regression,
+        }),
+        metric: arguments.metric.clone(),
+        time: arguments.time.clone(),
+        group: arguments.group.clone(),
+        drop: arguments.drop.clone(),
+        seed: arguments.seed,
+        max_rows: arguments.max_rows,
+        cpus: arguments.cpus.unwrap_or(cores),
+        memory_mb: arguments.memory_mb.unwrap_or_else(|| (facts.memory_bytes >> 21).clamp(1024, 8192)),
+    };
+    let image = engine.images.builtin("prepare").await?.reference;
+    let run = Session::new_run();
+    let workshop = Workshop {
+        root: home.cache().join("own"),
+        backend: engine.backend.clone(),
+        image,
+        labels: run_labels(home, &run, "prepare"),
+        cancel: session.cancel.clone(),
+    };
+    let spinner = progress.spinner(format!("reading {}", arguments.data.display()));
+    let made = workshop.make(&request).await;
+    spinner.finish_and_clear();
+    Ok(made?)
+}
+
+/// Gathers all that the user demands.
+fn constraints(arguments: &Arguments, own: &OwnTask) -> Result<Vec<Constraint>, Failure> {
+    let mut all = arguments.constraints.clone();
+    for constraint in &all {
+        if let Constraint::Metric { metric, .. } = constraint
+            && !metric_names().any(|(kind, name, _)| kind == own.facts.task && name == metric)
+        {
+            let names: Vec<_> =
+                metric_names().filter(|(kind, ..)| *kind == own.facts.task).map(|m| m.1).collect();
+            let text = format!(
+                "{metric} cannot be measured of {:?}, which has {}",
+                own.facts.target,
+                names.join(", ")
+            );
+            return Err(Failure::message(Kind::Usage, text));
+        }
+    }
+    all.extend(arguments.max_ms_per_row.map(|bound| Constraint::MsPerRow { bound }));
+    all.extend(arguments.max_mb.map(|bound| Constraint::Megabytes { bound }));
+    all.extend(arguments.max_train_seconds.map(|bound| Constraint::TrainSeconds { bound }));
+    let forbidden = arguments.forbid.iter().map(|library| library.trim().to_owned());
+    all.extend(forbidden.map(|library| Constraint::Forbidden { library }));
+    Ok(all)
+}
+
+fn tell(own: &OwnTask, progress: &Progress) {
+    let facts = &own.facts;
+    let kind = match facts.task {
+        TargetKind::Classification => "classification",
+        TargetKind::Regression => "regression",
+    };
+    progress.line(format!(
+        "{}: {} rows, {} columns to learn from; {kind}, {}; metric {}",
+        facts.file,
+        facts.rows,
+        facts.features.len(),
+        facts.why,
+        facts.metric,
+    ));
+    for said in &facts.said {
+        progress.line(format!("  {said}"));
+    }
+    progress.line(format!(
+        "  {} rows to learn from, {} to validate on, {} hidden for the test, split {}",
+        facts.train, facts.validation, facts.test, facts.split
+    ));
+}
+
+/// The share of the most training seconds that the agent is given: its last step is let come to its end.
+const SHARE_OF_MOST: f64 = 0.8;
+
+/// The agent's wall-clock seconds: what the user gives, and less than the constraint allows.
+fn wall(arguments: &Arguments) -> f64 {
+    let most = arguments.max_train_seconds.map(|most| most * SHARE_OF_MOST);
+    most.map_or(arguments.time_limit, |most| arguments.time_limit.min(most))
+}
+
+fn plan(task: &Task, arguments: &Arguments, constraints: &[Constraint]) -> Result<RunManifest, Failure> {
+    let mut options = serde_json::Map::new();
+    if !arguments.forbid.is_empty() {
+        options.insert("forbid".to_owned(), serde_json::json!(arguments.forbid));
+    }
+    if !constraints.is_empty() {
+        options.insert("constraints".to_owned(), serde_json::json!(constraints));
+    }
+    let mut episodes = Vec::new();
+    for (agent, wall_s, options) in
+        [(BASELINE, 600.0, serde_json::Map::new()), (AGENT, wall(arguments), options)]
+    {
+        let usage = |error| Failure::new(Kind::Usage, error);
+        let agent = AgentName::new(agent).map_err(usage)?;
+        episodes.push(EpisodePlan {
+            episode: EpisodeId::of(&agent, &task.name, arguments.seed).map_err(usage)?,
+            task: task.name.clone(),
+            task_dir: task.dir.clone(),
+            task_digest: task.digest.clone(),
+            agent,
+            seed: arguments.seed,
+            budgets: Budgets { wall_s: Some(wall_s), ..task.budgets.clone() },
+            model: None,
+            options,
+        });
+    }
+    Ok(RunManifest {
+        v: 1,
+        run: Session::new_run(),
+        created: jiff::Timestamp::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        purpose: Purpose::Solve,
+        suite: "own".to_owned(),
+        // The two must not take each other's cores.
+        parallel: 1,
+        episodes,
+    })
+}
+
+/// What a delivery is made with.
+struct Delivery<'a> {
+    session: &'a Session,
+    home: &'a Home,
+    engine: &'a Engine,
+    own: &'a OwnTask,
+    ready: &'a ReadyTask,
+    manifest: &'a RunManifest,
+}
+
+impl Delivery<'_> {
+    /// Packs the model, checks it, and moves all of it to its place.
+    async fn make(
+        &self,
+        solved: &EpisodeRecord,
+        baseline: Option<&EpisodeRecord>,
+        constraints: &[Constraint],
+        place: &Path,
+        arguments: &Arguments,
+        progress: &Progress,
+    ) -> Result<Solution, Failure> {
+        let started = &solved.started;
+        let submitted = self.home.episode(&self.manifest.run, &started.episode).join("submission");
+        let package = Package::beside(place)?;
+        let delivered = package.add_model(&submitted, &self.ready.data.public)?;
+        let is_graded = solved.status == EpisodeStatus::Graded;
+        let inspection = if delivered.has_model && is_graded {
+            let spinner = progress.spinner("checking the model in a fresh container".to_owned());
+            let inspection = self.inspect(&package, &submitted, arguments).await;
+            spinner.finish_and_clear();
+            Some(inspection?)
+        } else {
+            None
+        };
+        let judgement = judge(&Case {
+            metric: &started.metric,
+            delivered: &delivered,
+            inspection: inspection.as_ref(),
+            graded: solved.raw,
+            train_seconds: solved.wall_s,
+            constraints,
+        });
+        let mut failures: Vec<String> = Vec::new();
+        if !is_graded {
+            let reason = solved.reason.clone().unwrap_or_default();
+            failures.push(format!("the agent's episode ended with {}: {reason}", solved.status.as_str()));
+        }
+        let failed = judgement.verdicts.iter().filter(|verdict| !verdict.passed());
+        failures.extend(failed.map(|verdict| format!("{}: {}", verdict.subject, verdict.reason)));
+        let events = journal(self.home, self.manifest, &started.episode)?;
+        let solution = Solution {
+            name: self.own.task.name.short().to_owned(),
+            verified: failures.is_empty(),
+            failures,
+            run: self.manifest.run.clone(),
+            data: self.own.facts.clone(),
+            metric: started.metric.clone(),
+            seed: started.seed,
+            agent: format!("{} {}", started.agent, started.agent_version),
+            version: started.version.clone(),
+            image: started.image.clone(),
+            image_digest: started.image_digest.clone(),
+            made: jiff::Timestamp::now().to_string(),
+            submission: solved.raw,
+            baseline: baseline.and_then(|record| record.raw),
+            train_seconds: solved.wall_s,
+            tokens: solved.tokens,
+            usd: solved.usd,
+            story: Story::of(&events),
+            inspection,
+            judgement,
+        };
+        package.write("report.html", report::report(&solution)?.as_bytes())?;
+        package.write("MODEL_CARD.md", card::card(&solution).as_bytes())?;
+        if solution.inspection.is_some() {
+            package.write("requirements.txt", solution.requirements().as_bytes())?;
+        }
+        let json = serde_json::to_vec_pretty(&solution).unwrap_or_default();
+        package.write("result.json", &json)?;
+        if !solution.verified {
+            let text = solution.failures.iter().map(|failure| format!("{failure}\n"));
+            package.write("NOT_VERIFIED.txt", text.collect::<String>().as_bytes())?;
+        }
+        package.deliver(place)?;
+        Ok(solution)
+    }
+
+    async fn inspect(
+        &self,
+        package: &Package,
+        submitted: &Path,
+        arguments: &Arguments,
+    ) -> Result<Inspection, Failure> {
+        let inspector = Inspector {
+            backend: self.engine.backend.clone(),
+            image: self.ready.image.reference.clone(),
+            labels: run_labels(self.home, &self.manifest.run, "check"),
+            limits: self.ready.task.limits.clone(),
+            seed: arguments.seed,
+            forbidden: arguments.forbid.iter().map(|library| library.trim().to_owned()).collect(),
+            curve: Duration::from_secs_f64((wall(arguments) * 0.5).clamp(10.0, 300.0)),
+            cancel: self.session.cancel.clone(),
+        };
+        Ok(inspector.inspect(package.path(), &self.ready.data, submitted).await?)
+    }
+}
+
+fn journal(home: &Home, manifest: &RunManifest, episode: &EpisodeId) -> Result<Vec<Envelope>, Failure> {
+    let lines = JournalReader::open(&home.journal(&manifest.run, episode))?;
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
+/// Writes the verdicts and the assessment into the episode's journal, and the leaderboard's row anew.
+async fn store(
+    home: &Home,
+    manifest: &RunManifest,
+    leaderboard: &Leaderboard,
+    solution: &Solution,
+) -> Result<(), Failure> {
+    let Some(plan) = manifest.episodes.iter().find(|plan| plan.agent.as_str() == AGENT) else {
+        return Ok(());
+    };
+    {
+        let mut journal = JournalWriter::open(&home.journal(&manifest.run, &plan.episode))?;
+        let verdicts = solution.judgement.verdicts.iter().cloned();
+        let events = verdicts.map(|verdict| Event::Verdict(Box::new(verdict)));
+        for event in events.chain([Event::Assessed(solution.judgement.assessment)]) {
+            journal.append(BranchId::default(), jiff::Timestamp::now(), event)?;
+        }
+        journal.sync()?;
+    }
+    let events = journal(home, manifest, &plan.episode)?;
+    if let Some(record) = EpisodeView::of(&events).record() {
+        leaderboard.store_as(&record, Purpose::Solve).await?;
+    }
+    Ok(())
+}
+
+fn summary(solution: &Solution, place: &Path) -> String {
+    let rows: Vec<Vec<String>> = solution
+        .comparison()
+        .into_iter()
+        .map(|(name, value)| vec![name.to_owned(), score(Some(value))])
+        .collect();
+    let mut text = table(&["", &format!(">{}", solution.metric.name)], &rows);
+    text.push('\n');
+    let verdicts: Vec<Vec<String>> = solution
+        .judgement
+        .verdicts
+        .iter()
+        .map(|verdict| {
+            let outcome = if verdict.passed() { "passed" } else { "FAILED" };
+            vec![outcome.to_owned(), verdict.subject.clone(), hanging(&verdict.reason)]
+        })
+        .collect();
+    text.push_str(&table(&["check", "", ""], &verdicts));
+    let measured = &solution.judgement.measured;
+    let assessment = solution.judgement.assessment;
+    text.push_str(&format!(
+        "\n{} MB, {} ms a row, trained in {}; SR {:.2}, NPS {:.3}, CS {:.3}\n",
+        measured.megabytes.map_or_else(|| "–".to_owned(), |mb| format!("{mb:.2}")),
+        measured.ms_per_row.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.3}")),
+        seconds(solution.train_seconds),
+        assessment.sr,
+        assessment.nps,
+        assessment.cs
+    ));
+    let how = solution.state();
+    let program = if solution.inspection.is_some() { "predict.py, " } else { "" };
+    text.push_str(&format!(
+        "{} ({how}): {program}report.html, MODEL_CARD.md, result.json\n",
+        place.display()
+    ));
+    text
+}
