@@ -255,6 +255,7 @@ impl Pipeline<'_> {
             evidence: &known.evidence,
             constraints: &demands,
             forbidden: &forbidden,
+            count: (round + 1) * u32::try_from(count).unwrap_or(u32::MAX),
             failures,
         };
         // Numbered on over the rounds, so that no two draws of an episode are the same request.
@@ -335,7 +336,7 @@ impl Pipeline<'_> {
                 self.context.verdict(verdict.clone())?;
             }
             match attempt.objection() {
-                None => match self.doubt(&attempt.planned, attempt.execution.as_ref(), round).await? {
+                None => match self.doubt(known, &attempt.planned, attempt.execution.as_ref(), round).await? {
                     None => {
                         standing.push(attempt);
                         continue;
@@ -383,30 +384,39 @@ impl Pipeline<'_> {
     /// Asks a model whether something speaks against a result; only a failure counts.
     async fn doubt(
         &self,
+        known: &Known,
         planned: &Planned,
         execution: Option<&Execution>,
         round: u32,
     ) -> Result<Option<Verdict>, Stop> {
         let (Some(model), Some(execution)) = (&self.model, execution) else { return Ok(None) };
-        let results: Vec<_> = execution
-            .trained
-            .iter()
-            .map(|trained| {
-                let digits = |value: f64| format!("{value:.5}").parse::<f64>().unwrap_or(value);
-                json!({ "name": trained.name, "score": digits(trained.raw), "error": digits(trained.error) })
+        let digits = |value: f64| format!("{value:.5}").parse::<f64>().unwrap_or(value);
+        let candidates: Vec<_> = planned.plan.candidates.iter().map(|candidate| {
+            let of_it: Vec<_> = execution
+                .trained
+                .iter()
+                .filter(|trained| slug(&trained.candidate) == slug(&candidate.name))
+                .map(|trained| json!({
+                    "result": trained.name, "score": digits(trained.raw), "standard_error": digits(trained.error),
+                    "weight": digits(execution.ensemble.weights.get(&trained.name).copied().unwrap_or(0.0)),
+                }))
+                .collect();
+            let broken = execution.broken.iter().find(|broken| slug(&broken.name) == slug(&candidate.name));
+            let why = broken.and_then(|broken| broken.reason.trim().lines().last());
+            // Only what is part of the result is worth reading.
+            let is_used = of_it.iter().any(|result| result["weight"] != 0.0);
+            json!({
+                "name": candidate.name, "results": of_it, "failed": why,
+                "code": candidate.code.as_ref().filter(|_| is_used),
+                "model": Some(&candidate.model).filter(|_| is_used),
             })
-            .collect();
-        let broken: Vec<_> = execution.broken.iter().map(|broken| broken.name.as_str()).collect();
-        let candidates: Vec<_> = planned
-            .plan
-            .candidates
-            .iter()
-            .map(|candidate| json!({ "name": candidate.name, "code": candidate.code, "model": candidate.model }))
-            .collect();
+        }).collect();
         let facts = json!({
-            "metric": self.task.metric.name, "goal": self.task.metric.goal, "naive_baseline": self.task.metric.baseline,
-            "plan": planned.plan.name, "candidates": candidates, "measured": results, "failed": broken,
-            "ensemble": { "score": format!("{:.5}", execution.ensemble.raw), "error": format!("{:.5}", execution.ensemble.error) },
+            "request": self.task.description, "metric": self.task.metric.name, "goal": self.task.metric.goal,
+            "naive_baseline": self.task.metric.baseline, "target": known.dataset.more.get("target"),
+            "data": known.profile, "plan": planned.plan.name, "candidates": candidates,
+            "result": { "score": digits(execution.ensemble.raw), "standard_error": digits(execution.ensemble.error) },
+            "constraints_kept": self.options.constraints.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         let question = Question {
             role: "verifier",

@@ -49,6 +49,8 @@ pub(crate) struct Case<'a> {
     pub(crate) constraints: &'a [String],
     /// Libraries that may not be used.
     pub(crate) forbidden: &'a [String],
+    /// How many plans are drawn by the end of the round.
+    pub(crate) count: u32,
     /// What earlier plans came to, in words, when plans are revised.
     pub(crate) failures: &'a [String],
 }
@@ -144,6 +146,17 @@ pub(crate) fn by_knowledge(
         .collect()
 }
 
+/// Where a draw is to look, so that draws that see the same do not all say the same.
+fn direction(number: u32) -> &'static str {
+    match number % 3 {
+        0 => "Yours is to go for the families that are strongest on such data, and their mixture.",
+        1 => {
+            "Yours is to go for what the columns mean: features and representations that the usual families lack."
+        }
+        _ => "Yours is to go for models that err differently from the usual ones, and mix well with them.",
+    }
+}
+
 /// Draws one plan, and has both agents add to it.
 pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Result<Planned, AskError> {
     let suitable: Vec<Candidate> = case
@@ -156,7 +169,12 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
     let user = case.describe();
     let question = Question {
         role: "planner",
-        system: prompts::render(prompts::PLAN, &minijinja::context! { number => number + 1 }),
+        system: prompts::render(
+            prompts::PLAN,
+            &minijinja::context! {
+                number => number + 1, count => case.count, most => PROPOSALS, direction => direction(number),
+            },
+        ),
         user: user.clone(),
         draw: number,
         temperature: 0.7,
