@@ -65,7 +65,7 @@ pub struct Engine<'a> {
 }
 
 /// Steps that are kept for what follows the last measurement: the ensemble, the saved model, checks, the submission.
-const STEPS_FOR_THE_END: u64 = 14;
+const STEPS_FOR_THE_END: u64 = 10;
 
 /// What an engine knows of its sandbox, which a fork of the sandbox shares.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +89,17 @@ pub struct Seat {
     time: TimePlan,
     site: Site,
     steps_left: Option<u64>,
+}
+
+impl Seat {
+    /// One of so many seats that are taken side by side: the steps that are left are shared out beforehand, so that nobody's
+    /// depend on who is first.
+    #[must_use]
+    pub fn shared_among(mut self, count: usize) -> Self {
+        let count = u64::try_from(count.max(1)).unwrap_or(u64::MAX);
+        self.steps_left = self.steps_left.map(|left| left / count);
+        self
+    }
 }
 
 impl std::fmt::Debug for Engine<'_> {
@@ -124,20 +135,45 @@ impl<'a> Engine<'a> {
     async fn try_step(&mut self, action: Action) -> Result<Observation, Stop> {
         match step(self.environment, action).await? {
             Some(seen) => {
-                self.steps_left = seen.remaining.steps;
+                self.count_step();
                 Ok(seen)
             }
             None => Err(Stop::Over),
         }
     }
 
+    /// Counts its own steps: what forks beside it take is not its business, and depends on who is first.
+    fn count_step(&mut self) {
+        self.steps_left = self.steps_left.map(|left| left.saturating_sub(1));
+    }
+
     /// Writes a file of the engine's.
     async fn write(&mut self, path: String, content: String) -> Result<(), Stop> {
         let write = Action::Write { path, content };
         match must(self.environment, "write the engine's scripts", write).await? {
-            Some(_) => Ok(()),
+            Some(_) => {
+                self.count_step();
+                Ok(())
+            }
             None => Err(Stop::Over),
         }
+    }
+
+    /// Writes several files in two steps, whose number is a budget.
+    async fn write_all(&mut self, files: &[(String, String)]) -> Result<(), Stop> {
+        let bundle = format!("{}/files.json", scripts::WORK);
+        // Texts by their paths always have JSON.
+        self.write(bundle.clone(), serde_json::to_string(files).unwrap_or_default()).await?;
+        let unpack = format!(
+            "python -c 'import json, pathlib\nfor path, text in json.load(open(\"{bundle}\")): \
+             pathlib.Path(path).write_text(text)'"
+        );
+        let seen = self.try_step(Action::shell(unpack)).await?;
+        if seen.is_ok() {
+            return Ok(());
+        }
+        let what = "write the engine's scripts".to_owned();
+        Err(Stop::Failed(AgentError::Failed { what, output: explain(&seen) }))
     }
 
     /// Runs one of the engine's programs.
@@ -185,9 +221,11 @@ impl<'a> Engine<'a> {
         // A budget that ends before there is a model finds something to grade.
         let sample = "cp -n /data/sample_submission.csv /workspace/submission.csv 2>/dev/null; true";
         self.try_step(Action::shell(sample)).await?;
-        for (name, content) in scripts::files(kind) {
-            self.write(format!("{}/{name}", scripts::WORK), content.to_owned()).await?;
-        }
+        let files: Vec<(String, String)> = scripts::files(kind)
+            .into_iter()
+            .map(|(name, content)| (format!("{}/{name}", scripts::WORK), content.to_owned()))
+            .collect();
+        self.write_all(&files).await?;
         let seen = self.program("profile.py", &self.context.seed.to_string(), None).await?;
         let profile: Option<Profile> = if seen.is_ok() { last_line(&seen) } else { None };
         let profile =
@@ -211,6 +249,7 @@ impl<'a> Engine<'a> {
         self.context.note_with("plan", text, json!({ "plan": plan.name, "candidates": names }))?;
         let time = self.time.part(started, plan.share);
         let mut round = Round { time, trained: Vec::new(), broken: Vec::new(), costs: BTreeMap::new() };
+        self.place_all(&plan.candidates).await?;
         let looks = self.look(&plan.candidates, &mut round).await?;
         self.race(&looks, &mut round).await?;
         let mut ensemble = self.mix(&mut round).await?;
@@ -250,7 +289,7 @@ impl<'a> Engine<'a> {
             };
             let phase = format!("look {}/{}", index + 1, candidates.len());
             self.context.note(&phase, format!("{}: {}", candidate.name, candidate.why))?;
-            let module = self.place(candidate).await?;
+            let (module, _) = self.module_of(candidate);
             let rows = self.site.look_rows;
             // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
             #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
@@ -298,8 +337,21 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Writes a candidate's module, unless it is there, and returns its name.
-    async fn place(&mut self, candidate: &Candidate) -> Result<String, Stop> {
+    /// Writes the modules of candidates that are not there yet.
+    async fn place_all(&mut self, candidates: &[Candidate]) -> Result<(), Stop> {
+        let mut files = Vec::new();
+        for candidate in candidates {
+            let (module, text) = self.module_of(candidate);
+            if let Some(text) = text {
+                files.push((scripts::module_path(&module), text));
+                self.site.candidates.insert(module, candidate.clone());
+            }
+        }
+        if files.is_empty() { Ok(()) } else { self.write_all(&files).await }
+    }
+
+    /// Returns the name of a candidate's module, and its text unless it is there.
+    fn module_of(&self, candidate: &Candidate) -> (String, Option<String>) {
         let kind = self.site.kind.map_or("tabular", |kind| kind.name);
         let mut module = scripts::slug(&candidate.name);
         if module.ends_with("_tuned") {
@@ -308,15 +360,13 @@ impl<'a> Engine<'a> {
         }
         while let Some(there) = self.site.candidates.get(&module) {
             if there == candidate {
-                return Ok(module);
+                return (module, None);
             }
             // Another plan's candidate has this name.
             module.push('x');
         }
         let text = scripts::module(candidate, kind, self.context.seed);
-        self.write(scripts::module_path(&module), text).await?;
-        self.site.candidates.insert(module.clone(), candidate.clone());
-        Ok(module)
+        (module, Some(text))
     }
 
     /// Tunes so many of the best by turns, while it pays and there is time; tells whether anything was tried.

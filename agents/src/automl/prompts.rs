@@ -76,7 +76,8 @@ mod tests {
                 && !of("data agent").contains("Your part is the models")
         );
         assert!(
-            of("model agent").contains("ExtraTreesRegressor") && of("model agent").contains("up to 3 candidates")
+            of("model agent").contains("ExtraTreesRegressor")
+                && of("model agent").contains("up to 3 candidates")
         );
     }
 }

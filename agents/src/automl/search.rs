@@ -336,13 +336,17 @@ async fn in_forks(
     plans: Vec<Planned>,
     demands: &Demands,
 ) -> Result<Vec<Attempt>, Stop> {
+    let count = plans.len();
     let mut branches = Vec::new();
     for _ in &plans {
         let (environment, _) = engine.environment().fork().await?;
         let context = context.on(environment.branch());
-        branches.push(tokio::sync::Mutex::new(Branch { environment, context, seat: engine.seat() }));
+        branches.push(tokio::sync::Mutex::new(Branch {
+            environment,
+            context,
+            seat: engine.seat().shared_among(count),
+        }));
     }
-    let count = plans.len();
     let site = Arc::new(Site { plans, branches, fatal: Mutex::default() });
     let mut graph = TaskGraph::new(Policy::absorb());
     let added = graph.edit(|edits| {
