@@ -1,0 +1,95 @@
+//! Recorded episodes, replayed without a model and without a network: the same answers lead to the same score.
+//!
+//! `fixtures/recordings/<name>/` holds a recording and `fixture.json`: which task, agent and options, the score that the
+//! recorded run had, and how the answers came about.
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mlgym::{AgentFactory, ReadyTask, Stage};
+use mlgym_agents::Agents;
+use mlgym_agents::models::recorded_model;
+use mlgym_journal::{AgentName, EpisodeId, EpisodeStatus, Event, RunManifest};
+use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
+use mlgym_sandbox::image::ImageBuilder;
+use mlgym_tasks::Suite;
+use mlgym_tests::Lab;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+/// What a recorded run was.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    suite: String,
+    task: String,
+    agent: String,
+    seed: u64,
+    wall_s: f64,
+    #[serde(default)]
+    options: serde_json::Map<String, serde_json::Value>,
+    /// The raw score that the recorded run had.
+    raw: f64,
+    /// How the answers came about.
+    made: String,
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recordings");
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+async fn ready(lab: &Lab, fixture: &Fixture) -> Arc<ReadyTask> {
+    let suite = Suite::load(&fixture.suite, &lab.home.cache()).unwrap();
+    let task = Arc::new(suite.task(&fixture.task).unwrap().clone());
+    let docker = DockerBackend::connect(EngineOptions::default()).await.unwrap();
+    let images = Arc::new(ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new()));
+    let stage = Stage::new(images, &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
+    Arc::new(stage.ready(task).await.unwrap())
+}
+
+fn planned(lab: &Lab, ready: &ReadyTask, fixture: &Fixture, recording: &Path) -> RunManifest {
+    let mut plan = lab.plan(&ready.task);
+    let episode = &mut plan.episodes[0];
+    episode.agent = AgentName::new(fixture.agent.clone()).unwrap();
+    episode.seed = fixture.seed;
+    episode.episode = EpisodeId::of(&episode.agent, &episode.task, episode.seed).unwrap();
+    // More than the recorded run had would change how the time is shared out.
+    episode.budgets.wall_s = Some(fixture.wall_s);
+    episode.model = recorded_model(recording).unwrap();
+    episode.options = fixture.options.clone();
+    episode.options.insert("replay".to_owned(), serde_json::json!(recording));
+    plan
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_runs_are_repeated_to_the_same_score() {
+    let all = fixtures();
+    assert!(all.len() >= 3, "{all:?}");
+    // One after the other: they train, and their safety nets are deadlines.
+    for directory in all {
+        let fixture: Fixture =
+            serde_json::from_str(&std::fs::read_to_string(directory.join("fixture.json")).unwrap()).unwrap();
+        assert!(!fixture.made.is_empty());
+        let lab = Lab::new().await;
+        let ready = ready(&lab, &fixture).await;
+        let plan = planned(&lab, &ready, &fixture, &directory.join("recording"));
+        let agents: Arc<dyn AgentFactory> = Arc::new(Agents::default());
+        let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
+        let record = &report.records[0];
+        let name = directory.display();
+        assert_eq!(record.status, EpisodeStatus::Graded, "{name}: {:?}", record.reason);
+        let raw = record.raw.unwrap();
+        assert!(
+            (raw - fixture.raw).abs() <= 1e-6 * fixture.raw.abs().max(1.0),
+            "{name}: {raw}, not {}",
+            fixture.raw
+        );
+        let calls = lab.journal(&plan).into_iter().filter(|line| matches!(line.event, Event::ModelCall(_)));
+        assert!(calls.count() > 1, "{name}: the recording answered");
+    }
+}
