@@ -77,7 +77,11 @@ impl Agent for AutoMl {
                 .map(|model| Arc::new(EpisodeModel::new(model, context)) as Arc<dyn Model>),
             options: &self.options,
         };
-        let mut engine = Engine::new(environment, context, &first.remaining);
+        let mut remaining = first.remaining.clone();
+        if let Some(bound) = self.options.train_seconds() {
+            remaining.wall_s = Some(remaining.wall_s.map_or(bound, |wall| wall.min(bound)));
+        }
+        let mut engine = Engine::new(environment, context, &remaining);
         match pipeline.solve(&mut engine).await {
             Ok(Winner::Trunk) => submit(environment).await,
             Ok(Winner::NoPipeline(reason)) => {

@@ -72,6 +72,8 @@ struct Shared {
     forks: u32,
     validated: u64,
     is_over: bool,
+    /// The files of a fork that takes the trunk's place.
+    promoted: Option<BTreeMap<String, String>>,
 }
 
 /// A fake episode, or a fork of one.
@@ -105,8 +107,15 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let writer = JournalWriter::open(&directory.path().join("journal.jsonl")).unwrap();
         let recorder = Recorder::new(EpisodeId::new("e").unwrap(), writer, None);
-        let shared =
-            Shared { journal: recorder.clone(), steps: 0, ticks: 0, forks: 0, validated: 0, is_over: false };
+        let shared = Shared {
+            journal: recorder.clone(),
+            steps: 0,
+            ticks: 0,
+            forks: 0,
+            validated: 0,
+            is_over: false,
+            promoted: None,
+        };
         let environment = Fake {
             task,
             steps,
@@ -263,6 +272,9 @@ impl Environment for Fake {
     async fn step(&mut self, action: Action) -> Result<Transition, EnvironmentError> {
         let step = {
             let mut shared = self.shared.lock().unwrap();
+            if let Some(files) = shared.promoted.take_if(|_| self.branch == 0) {
+                self.files = files;
+            }
             if shared.is_over {
                 return Err(EnvironmentError::Over);
             }
@@ -323,6 +335,12 @@ impl Environment for Fake {
             files: self.files.clone(),
         };
         Ok((Box::new(fork), observation))
+    }
+
+    async fn promote(self: Box<Self>) -> Result<(), EnvironmentError> {
+        self.recorder.record(Event::Promoted)?;
+        self.shared.lock().unwrap().promoted = Some(self.files.clone());
+        Ok(())
     }
 
     async fn discard(self: Box<Self>) -> Result<(), EnvironmentError> {

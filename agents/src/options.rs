@@ -38,9 +38,6 @@ pub struct AgentOptions {
     /// Whether `automl` recalls what worked in earlier runs of this home, and remembers this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,
-    /// Libraries that no candidate of `automl` may use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub forbid: Vec<String>,
     /// Corrections in a row after which an agent gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_corrections: Option<u32>,
@@ -89,6 +86,12 @@ const TAKERS: [(&str, &[&str]); 8] = [
 impl OptionsError {
     const NO_PROGRAM: Self = Self::Missing { agent: "command", what: "which program", flag: "command" };
     const NO_JOURNAL: Self = Self::Missing { agent: "replay", what: "which journal", flag: "journal" };
+
+    /// A model is named, and no agent of the run asks one.
+    pub fn no_asker() -> Self {
+        Self::Useless { flag: "model", takers: "automl and react".to_owned(), example: "automl" }
+    }
+
     pub(crate) const NO_MODEL: Self =
         Self::Missing { agent: "react", what: "which language model", flag: "model" };
 }
@@ -152,9 +155,7 @@ impl AgentOptions {
 
     /// How `automl` plans.
     pub fn automl(&self) -> Options {
-        let forbidden = self.forbid.iter().map(|library| Constraint::Forbidden { library: library.clone() });
-        let constraints = self.constraints.iter().cloned().chain(forbidden).collect();
-        Options { plans: self.plans, constraints, ..Options::default() }
+        Options { plans: self.plans, constraints: self.constraints.clone(), ..Options::default() }
     }
 
     /// How `command` runs its program.
@@ -192,7 +193,6 @@ mod tests {
             max_corrections: Some(2),
             plans: None,
             memory: false,
-            forbid: Vec::new(),
             constraints: Vec::new(),
         }
     }

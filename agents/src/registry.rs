@@ -27,6 +27,8 @@ pub struct AgentInfo {
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
+    /// Whether it asks a language model, where its plan has one.
+    pub asks: bool,
 }
 
 /// All agents, in the order they are listed.
@@ -34,19 +36,33 @@ const AGENTS: [AgentInfo; 10] = [
     AgentInfo {
         name: "automl",
         about: "plans, trains, measures, selects and verifies; with --model a language model proposes, without one the knowledge base",
+        asks: true,
     },
-    AgentInfo { name: "baseline", about: "runs the task's naive baseline" },
+    AgentInfo { name: "baseline", about: "runs the task's naive baseline", asks: false },
     AgentInfo {
         name: "command",
         about: "any program that speaks JSON lines, with --command; it runs on this machine",
+        asks: false,
     },
-    AgentInfo { name: "constant", about: "predicts the mean, or the shares of the classes" },
-    AgentInfo { name: "human", about: "a person who types at this terminal, with the same budgets" },
-    AgentInfo { name: "noop", about: "does nothing and submits what is there: must not score" },
-    AgentInfo { name: "oracle", about: "runs the task's reference solution" },
-    AgentInfo { name: "random-forest", about: "a random forest with default settings" },
-    AgentInfo { name: "react", about: "one language model that reasons and acts in turn, with --model" },
-    AgentInfo { name: "replay", about: "takes the actions of a recorded episode again, with --journal" },
+    AgentInfo { name: "constant", about: "predicts the mean, or the shares of the classes", asks: false },
+    AgentInfo {
+        name: "human",
+        about: "a person who types at this terminal, with the same budgets",
+        asks: false,
+    },
+    AgentInfo { name: "noop", about: "does nothing and submits what is there: must not score", asks: false },
+    AgentInfo { name: "oracle", about: "runs the task's reference solution", asks: false },
+    AgentInfo { name: "random-forest", about: "a random forest with default settings", asks: false },
+    AgentInfo {
+        name: "react",
+        about: "one language model that reasons and acts in turn, with --model",
+        asks: true,
+    },
+    AgentInfo {
+        name: "replay",
+        about: "takes the actions of a recorded episode again, with --journal",
+        asks: false,
+    },
 ];
 
 /// Says that there is no agent of a name.
@@ -99,6 +115,11 @@ impl Agents {
     /// Lists the agents.
     pub fn list() -> &'static [AgentInfo] {
         &AGENTS
+    }
+
+    /// Tells whether an agent asks a language model, where its plan has one.
+    pub fn asks_model(agent: &AgentName) -> bool {
+        AGENTS.iter().any(|known| known.asks && known.name == agent.as_str())
     }
 
     /// Checks a name as a user typed it.

@@ -222,6 +222,11 @@ impl Stage {
                     let (fork, _) = self.branch(trunk, path, from, line.seq)?.fork().await?;
                     self.forks.insert(line.branch, fork);
                 }
+                Event::Promoted if !self.is_over => {
+                    if let Some(fork) = self.forks.remove(&line.branch) {
+                        fork.promote().await?;
+                    }
+                }
                 Event::Action { step, action } if !self.is_over => {
                     let branch = self.branch(trunk, path, line.branch, line.seq)?;
                     let transition = branch.step(action.clone()).await?;

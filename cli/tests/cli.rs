@@ -53,6 +53,10 @@ fn what_is_mistyped_is_answered_with_the_nearest_and_exit_code_2() {
     check(home, &["eval", "--seeds", "x"], 2, &["no seed"]);
     check(home, &["eval", "--parallel", "0"], 2, &["--parallel"]);
     check(home, &["eval", "--wall", "-3"], 2, &["--wall"]);
+    check(home, &["eval", "--memory", "--record", "rec"], 2, &["--memory with --record"]);
+    check(home, &["eval", "--constraint", "mb>=3"], 2, &["no constraint", "mb<=20"]);
+    let unmeasured = ["eval", "--task", "diabetes", "--constraint", "f1>=0.5"];
+    check(home, &unmeasured, 2, &["no task of this run measures it, but rmse"]);
     check(home, &["run", "show", "nothing"], 2, &["failed to find the run"]);
     check(home, &["run", "resume", "last"], 2, &["has none"]);
     check(home, &["image", "build", "mll"], 2, &["did you mean \"ml\"?"]);
@@ -79,6 +83,24 @@ fn what_cannot_be_written_is_refused_with_its_line_and_exit_code_2() {
     let right = file("right.txt", "double(x) -> int: twice x\n");
     check(home.path(), &["code", &right], 2, &["--model"]);
     check(home.path(), &["code", &right, "--candidates", "0"], 2, &["--candidates"]);
+}
+
+/// The recordings hold real answers: a reader at an answering desk wrote each by reasoning from the request alone. The
+/// programs are what came of them then.
+#[test]
+fn recorded_answers_lead_to_the_same_program_again() {
+    let home = home();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/code");
+    for (name, file, candidates) in [("free-gaps", "stubs.py", "4"), ("roman-sum", "outline.ss", "3")] {
+        let at = |part: &str| fixtures.join(name).join(part).to_str().unwrap().to_owned();
+        let trace = home.path().join("trace.json").to_str().unwrap().to_owned();
+        let (file, recording) = (at(file), at("recording"));
+        let arguments =
+            ["code", &file, "--replay", &recording, "--candidates", candidates, "--trace", &trace];
+        let again = run(home.path(), &[&arguments[..], &["--json"]].concat());
+        assert!(again.status.success(), "{name}: {}", stderr(&again));
+        assert_eq!(json(&again)["program"], std::fs::read_to_string(at("program.py")).unwrap(), "{name}");
+    }
 }
 
 #[test]
@@ -128,6 +150,11 @@ fn a_model_that_cannot_be_asked_is_told_before_anything_is_prepared() {
     eval(&["--model", "openai/gpt-4.1"], 3, &["OPENAI_API_KEY", "--replay"]);
     eval(&["--model", "http://127.0.0.1:1/v1#m", "--usd", "1"], 2, &["no price of m is known", "price = {"]);
     eval(&["--model", "http://127.0.0.1:1/v1#m", "--record", "a", "--replay", "b"], 2, &["--replay"]);
+    eval(
+        &["--agent", "noop", "--model", "http://127.0.0.1:1/v1#m"],
+        2,
+        &["no such agent is asked for (--agent automl)"],
+    );
     eval(&["--replay", "nowhere"], 2, &["failed to read the recording", "nowhere"]);
     eval(&["--tokens", "0"], 2, &["--tokens"]);
     std::fs::write(home.join("mlgym.toml"), "[models.m]\nname = \"openai/x\"\nkey = \"sk-12345678\"\n")

@@ -70,6 +70,10 @@ fn what_cannot_be_solved_is_said_in_a_sentence_and_leaves_nothing() {
         &["data.csv", "--target", "sort", "--constraint", "rmse<=1"],
         &["rmse cannot be measured of \"sort\""],
     );
+    let unpriced = ["--model", "http://127.0.0.1:9/v1#some", "--usd", "1"];
+    check(&[&["data.csv", "--target", "sort"][..], &unpriced].concat(), &["no price of"]);
+    check(&["data.csv", "--target", "sort", "--replay", "nowhere"], &["nowhere"]);
+    check(&["data.csv", "--target", "sort", "--forbid", "lightgmb"], &["did you mean \"lightgbm\"?"]);
     check(&["data.csv", "--target", "sorts"], &["no column 'sorts'", "did you mean 'sort'?"]);
     check(&["one.csv", "--target", "b"], &["one.csv has one row with a target"]);
     let left: Vec<_> =
@@ -122,6 +126,15 @@ fn a_solution_is_checked_delivered_and_predicts_where_nothing_else_is() {
     assert!(requirements.contains("pandas==") && requirements.contains("numpy=="), "{requirements}");
     predicts_on_its_own(&place);
     is_stored(&home, &result);
+    // What is handed in is a model's, though a demand is not met, and no baseline's.
+    let (baseline, submission) =
+        (result["baseline"].as_f64().unwrap(), result["submission"].as_f64().unwrap());
+    assert!(
+        submission < 0.98 * baseline,
+        "a linear baseline cannot say this rule: {submission} against {baseline}"
+    );
+    // What failed its checks may be replaced, and nothing else.
+    std::fs::remove_file(place.join("NOT_VERIFIED.txt")).unwrap();
     let again = solve(&home, &directory, &arguments);
     assert_eq!(again.status.code(), Some(2), "a directory that holds something was replaced");
 }

@@ -98,6 +98,10 @@ pub trait Environment: Send {
     /// fork is and what is left of the budgets.
     async fn fork(&mut self) -> Result<(Box<dyn Environment>, Observation), EnvironmentError>;
 
+    /// Puts a fork in the place of the episode that it was made of: that goes on with the fork's files, directory, variables and
+    /// jobs, and what lies there is graded when a budget is over. Its own sandbox is removed with its next step.
+    async fn promote(self: Box<Self>) -> Result<(), EnvironmentError>;
+
     /// Removes a fork's sandbox at once. A fork that is dropped instead holds its sandbox until the next fork is made.
     async fn discard(self: Box<Self>) -> Result<(), EnvironmentError>;
 }

@@ -2,7 +2,7 @@
 //!
 //! An episode has a trunk and, where its agent forks it, other branches. Each branch has a sandbox of its own; rules,
 //! budgets and the journal are shared, so that forking buys no time, steps or validations. Whichever branch submits ends
-//! the episode for all. When a budget is over, what is graded lies in the trunk.
+//! the episode for all. When a budget is over, what is graded lies in the trunk, whose place a fork can take.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -80,6 +80,17 @@ struct Common {
     course: Mutex<Course>,
     idle: watch::Sender<Option<Instant>>,
     leases: Mutex<Leases>,
+    /// What takes the place of the trunk's sandbox as soon as that is used.
+    heir: Mutex<Option<Seat>>,
+}
+
+/// A branch's sandbox with what belongs to it.
+#[derive(Debug)]
+struct Seat {
+    sandbox: Box<dyn Sandbox>,
+    lease: Option<Arc<GpuLease>>,
+    untold: Vec<String>,
+    jobs: BTreeMap<String, (Instant, Duration)>,
 }
 
 /// The graphics processors of an episode, which all its branches share.
@@ -98,6 +109,18 @@ impl Common {
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heir(&self) -> MutexGuard<'_, Option<Seat>> {
+        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what would have taken the trunk's place.
+    async fn disinherit(&self) -> Result<(), SandboxError> {
+        let Some(Seat { sandbox, lease, .. }) = self.heir().take() else { return Ok(()) };
+        let removed = sandbox.destroy().await;
+        self.leases().returned.extend(lease);
+        removed
     }
 
     /// Gives graphics processors back that no branch uses any more, after the sandboxes of forks that were dropped, which
@@ -220,6 +243,7 @@ impl Episode {
             course: Mutex::new(course),
             idle: watch::Sender::new(None),
             leases: Mutex::default(),
+            heir: Mutex::default(),
         };
         Self {
             common: Arc::new(common),
@@ -253,6 +277,16 @@ impl Episode {
 
     fn sandbox(&mut self) -> Result<&mut (dyn Sandbox + 'static), EnvironmentError> {
         self.sandbox.as_deref_mut().ok_or(EnvironmentError::NotReset)
+    }
+
+    /// Takes up what was promoted, in place of the trunk's own sandbox.
+    async fn take_over(&mut self) -> Result<(), EnvironmentError> {
+        let heir = if self.is_trunk() { self.common.heir().take() } else { None };
+        let Some(heir) = heir else { return Ok(()) };
+        let removed = self.remove_sandbox().await;
+        let Seat { sandbox, lease, untold, jobs } = heir;
+        (self.sandbox, self.lease, self.untold, self.jobs) = (Some(sandbox), lease, untold, jobs);
+        Ok(removed?)
     }
 
     async fn act(&mut self, action: &Action) -> Result<Observation, EnvironmentError> {
@@ -424,6 +458,7 @@ impl Episode {
 
     /// Grades the trunk, where a budget is over and nothing was graded yet: a fork may have used it up.
     pub async fn settle_budget(&mut self) -> Result<(), EnvironmentError> {
+        self.take_over().await?;
         let due = {
             let course = self.common.course();
             match course.ending {
@@ -441,6 +476,7 @@ impl Episode {
     /// not just return.
     pub async fn close(&mut self, failure: Option<(EpisodeStatus, String)>) -> Result<(), EnvironmentError> {
         let removed = self.remove_sandbox().await;
+        let removed = self.common.disinherit().await.and(removed);
         // Forks that the agent dropped.
         let swept = self.setup().ground.backend.sweep().await;
         let swept = self.common.give_back().await.and(swept);
@@ -554,6 +590,7 @@ impl Environment for Episode {
         let common = self.common.clone();
         let kept = self.lease.take().or_else(|| common.leases().current.upgrade());
         self.remove_sandbox().await?;
+        common.disinherit().await?;
         let created = tokio::select! {
             created = common.setup.first_sandbox(kept) => created?,
             () = common.setup.cancel.cancelled() => return Err(EnvironmentError::Cancelled),
@@ -586,6 +623,7 @@ impl Environment for Episode {
         let step = self.begin()?;
         let common = self.common.clone();
         let _acting = common.enter();
+        self.take_over().await?;
         let cancel = &common.setup.cancel;
         if cancel.is_cancelled() {
             return Err(EnvironmentError::Cancelled);
@@ -660,6 +698,7 @@ impl Environment for Episode {
             branch
         };
         let _acting = common.enter();
+        let taken_over = self.take_over().await;
         // From here on, dropping the fork counts it out again.
         let mut fork = Self {
             common: common.clone(),
@@ -671,6 +710,8 @@ impl Environment for Episode {
             untold: Vec::new(),
             jobs: BTreeMap::new(),
         };
+        taken_over?;
+        fork.lease = self.lease.clone();
         let backend = &common.setup.ground.backend;
         // What earlier forks held is let go before more is taken.
         backend.sweep().await?;
@@ -698,6 +739,30 @@ impl Environment for Episode {
             observation: observation.clone(),
         })?;
         Ok((Box::new(fork), observation))
+    }
+
+    async fn promote(mut self: Box<Self>) -> Result<(), EnvironmentError> {
+        if self.is_trunk() {
+            return Ok(());
+        }
+        let common = self.common.clone();
+        {
+            let course = common.course();
+            if course.ending.is_some() || course.generation != self.generation || !course.rules.is_running() {
+                return Err(EnvironmentError::Over);
+            }
+        }
+        self.recorder.record(Event::Promoted)?;
+        let sandbox = self.sandbox.take().ok_or(EnvironmentError::NotReset)?;
+        let (untold, jobs) = (std::mem::take(&mut self.untold), std::mem::take(&mut self.jobs));
+        let heir = Seat { sandbox, lease: self.lease.take(), untold, jobs };
+        let earlier = common.heir().replace(heir);
+        if let Some(Seat { sandbox, lease, .. }) = earlier {
+            let removed = sandbox.destroy().await;
+            common.leases().returned.extend(lease);
+            removed?;
+        }
+        Ok(())
     }
 
     async fn discard(mut self: Box<Self>) -> Result<(), EnvironmentError> {

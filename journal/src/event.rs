@@ -135,6 +135,8 @@ pub enum Event {
         /// The new branch's first observation.
         observation: Observation,
     },
+    /// This branch takes the trunk's place: the trunk goes on in its sandbox, and the branch is no more.
+    Promoted,
     /// The agent chose an action; written before it is carried out.
     Action {
         /// Counts steps from 1.

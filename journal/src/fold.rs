@@ -153,7 +153,7 @@ impl EpisodeView {
             Event::Assessed(assessment) => self.assessment = Some(*assessment),
             // Steps are numbered across branches; whose sandbox is whose is not the fold's.
             Event::Forked { observation, .. } => self.remaining = observation.remaining.clone(),
-            Event::Unknown => {}
+            Event::Promoted | Event::Unknown => {}
         }
     }
 

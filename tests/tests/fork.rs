@@ -120,6 +120,69 @@ async fn a_budget_that_a_fork_uses_up_has_the_episode_itself_graded() {
     assert_eq!(graded, 1);
 }
 
+async fn a_promoted_fork_takes_the_trunks_place(place: Place) {
+    let lab = Lab::on(place).await;
+    let (record, plan) = played(&lab, "max_steps = 8", |trunk| {
+        Box::pin(async move {
+            sh(trunk, "echo score 0.25 > answer.txt; sleep 1000 &").await;
+            let (mut fork, _) = trunk.fork().await?;
+            sh(fork.as_mut(), "mkdir deep; cd deep; export WORD=fork; echo score 0.75 > ../answer.txt").await;
+            let (mut other, _) = trunk.fork().await?;
+            sh(other.as_mut(), "echo score 0.5 > answer.txt").await;
+            // The second that is promoted replaces the first, and the episode has not looked at either yet.
+            other.promote().await?;
+            fork.promote().await?;
+            assert_eq!(
+                said(trunk, "pwd; echo $WORD; cat ../answer.txt").await,
+                "/workspace/deep\nfork\nscore 0.75"
+            );
+            assert_eq!(said(trunk, "pgrep -fxc 'sleep 1000'").await, "0", "the old sandbox is gone");
+            let (mut last, _) = trunk.fork().await?;
+            assert_eq!(said(last.as_mut(), "pwd; echo $WORD").await, "/workspace/deep\nfork");
+            sh(last.as_mut(), "echo score 1 > ../answer.txt").await;
+            // Nobody but forks acts any more: what the promoted one left is graded.
+            let over = sh(last.as_mut(), "true").await;
+            assert!(over.truncated, "{over:?}");
+            assert!(matches!(last.promote().await, Err(EnvironmentError::Over)));
+            Ok(())
+        })
+    })
+    .await;
+    assert_eq!((record.truncated, record.raw), (Some(BudgetKind::Steps), Some(0.75)));
+    let promoted = |line: &&mlgym_journal::Envelope| matches!(line.event, Event::Promoted);
+    let branches: Vec<_> = lab.journal(&plan).iter().filter(promoted).map(|line| line.branch).collect();
+    assert_eq!(branches, [BranchId(2), BranchId(1)]);
+}
+
+#[tokio::test]
+async fn a_promoted_fork_takes_the_trunks_place_on_docker() {
+    a_promoted_fork_takes_the_trunks_place(Place::Docker).await;
+}
+
+#[tokio::test]
+async fn a_promoted_fork_takes_the_trunks_place_on_bwrap() {
+    a_promoted_fork_takes_the_trunks_place(Place::Bwrap).await;
+}
+
+/// Nobody looks at the episode again after the promotion: its budget ends in a fork.
+#[tokio::test]
+async fn a_promoted_fork_is_graded_and_the_sandboxes_go_where_nobody_acts_again() {
+    let lab = Lab::on(Place::Bwrap).await;
+    let (record, _) = played(&lab, "max_steps = 3", |trunk| {
+        Box::pin(async move {
+            let (mut fork, _) = trunk.fork().await?;
+            let (mut other, _) = trunk.fork().await?;
+            sh(fork.as_mut(), "echo score 0.75 > answer.txt").await;
+            fork.promote().await?;
+            sh(other.as_mut(), "true").await;
+            sh(other.as_mut(), "true").await;
+            Ok(())
+        })
+    })
+    .await;
+    assert_eq!((record.truncated, record.raw), (Some(BudgetKind::Steps), Some(0.75)));
+}
+
 #[tokio::test]
 async fn forks_share_the_validations_and_run_side_by_side() {
     let lab = Lab::on(Place::Bwrap).await;

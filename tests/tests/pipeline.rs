@@ -145,8 +145,14 @@ async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
         "{forger:?}"
     );
     let chosen: Vec<_> = verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Selection).collect();
-    assert_eq!(chosen.last().unwrap().subject, "good");
-    assert!(of(&verdicts, VerdictStage::Implementation, "good")[0].passed());
+    // The forger's plan has honest candidates, too, and may win with them; not with what was made up, which is 1.
+    let chosen = chosen.last().unwrap();
+    assert!(["good", "forged"].contains(&chosen.subject.as_str()), "{chosen:?}");
+    assert!(
+        chosen.measured.values().all(|score| *score < -20.0),
+        "an error in the target's unit: {chosen:?}"
+    );
+    assert!(of(&verdicts, VerdictStage::Implementation, &chosen.subject)[0].passed());
     let planned = of(&verdicts, VerdictStage::Plan, "good")[0];
     assert!(planned.evidence.iter().any(|id| id.starts_with("call:")), "{:?}", planned.evidence);
 }

@@ -87,7 +87,10 @@ pub struct Measured {
 
 /// Says why a text is no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no constraint: write a metric and a bound, as in \"accuracy>=0.9\" or \"rmse<=3\"")]
+#[error(
+    "{text:?} is no constraint: write a metric and a bound, as in \"accuracy>=0.9\" or \"rmse<=3\", a cost and its most, as \
+     in \"ms_per_row<=1\", \"mb<=20\" or \"train_seconds<=300\", or \"without lightgbm\""
+)]
 pub struct NoConstraint {
     text: String,
 }
@@ -97,13 +100,32 @@ impl FromStr for Constraint {
 
     fn from_str(text: &str) -> Result<Self, NoConstraint> {
         let wrong = || NoConstraint { text: text.to_owned() };
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        };
+        if let Some(library) = text.trim().strip_prefix("without ").map(str::trim) {
+            let library = library.to_owned();
+            return if is_name(&library) { Ok(Self::Forbidden { library }) } else { Err(wrong()) };
+        }
         let signs = [(">=", Side::AtLeast), ("≥", Side::AtLeast), ("<=", Side::AtMost), ("≤", Side::AtMost)];
         let split = |(sign, side)| text.split_once(sign).map(|(metric, bound)| (metric, side, bound));
         let (metric, side, bound) = signs.into_iter().find_map(split).ok_or_else(wrong)?;
         let bound = bound.trim().parse::<f64>().ok().filter(|bound| bound.is_finite()).ok_or_else(wrong)?;
-        let metric = metric.trim().to_owned();
-        let is_name = !metric.is_empty() && metric.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if is_name { Ok(Self::Metric { metric, side, bound }) } else { Err(wrong()) }
+        let cost = match metric.trim() {
+            "ms_per_row" => Some(Self::MsPerRow { bound }),
+            "mb" => Some(Self::Megabytes { bound }),
+            "train_seconds" => Some(Self::TrainSeconds { bound }),
+            _ => None,
+        };
+        match cost {
+            Some(cost) if side == Side::AtMost && bound > 0.0 => Ok(cost),
+            Some(_) => Err(wrong()),
+            None if is_name(metric.trim()) => {
+                Ok(Self::Metric { metric: metric.trim().to_owned(), side, bound })
+            }
+            None => Err(wrong()),
+        }
     }
 }
 
@@ -120,6 +142,14 @@ impl fmt::Display for Constraint {
 }
 
 impl Constraint {
+    /// Returns the library that may not be needed, where it is about one.
+    pub fn forbids(&self) -> Option<&str> {
+        match self {
+            Self::Forbidden { library } => Some(library),
+            _ => None,
+        }
+    }
+
     /// Judges it by what was measured.
     pub fn judge(&self, measured: &Measured) -> Verdict {
         let bounded = |name: &str, value: Option<f64>, side: Side, bound: f64| match value {
@@ -164,6 +194,15 @@ impl Constraint {
     }
 }
 
+/// The module that a library is imported as, by its own name or its distribution's.
+pub(crate) fn module_of(library: &str) -> String {
+    match library.to_ascii_lowercase().replace('-', "_").as_str() {
+        "scikit_learn" => "sklearn".to_owned(),
+        "pytorch" => "torch".to_owned(),
+        module => module.to_owned(),
+    }
+}
+
 /// Writes a number with six digits that count.
 pub(crate) fn digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
@@ -187,7 +226,23 @@ mod tests {
     fn a_metric_and_a_bound_are_read() {
         assert_eq!(parse("accuracy>=0.9").unwrap(), "accuracy >= 0.9");
         assert_eq!(parse(" rmse ≤ 3 ").unwrap(), "rmse <= 3");
-        for text in ["accuracy", "accuracy>0.9", ">=1", "accuracy>=high", "accuracy>=inf", "a b>=1", ""] {
+        assert_eq!(parse("ms_per_row<=0.5").unwrap(), "milliseconds per row <= 0.5");
+        assert_eq!(parse("mb <= 20").unwrap(), "megabytes <= 20");
+        assert_eq!(parse("train_seconds<=300").unwrap(), "training seconds <= 300");
+        assert_eq!(parse("without scikit-learn").unwrap(), "without scikit-learn");
+        for text in [
+            "accuracy",
+            "accuracy>0.9",
+            ">=1",
+            "accuracy>=high",
+            "accuracy>=inf",
+            "a b>=1",
+            "",
+            "mb>=2",
+            "mb<=0",
+            "without ",
+            "without a b",
+        ] {
             assert!(parse(text).unwrap_err().contains("no constraint"), "{text}");
         }
     }

@@ -126,6 +126,17 @@ impl<'a> Engine<'a> {
         Self { environment, context, time, site, steps_left }
     }
 
+    /// Goes on where a fork of its environment stood, which has taken its place.
+    pub fn move_to(&mut self, seat: Seat) {
+        let Seat { time, site, steps_left } = seat;
+        (self.time, self.site, self.steps_left) = (time, site, steps_left);
+    }
+
+    /// Tells whether there is time for another round of plans.
+    pub fn has_time_for_a_round(&self) -> bool {
+        self.time.is_worth_a_round(self.context.elapsed())
+    }
+
     /// The environment, for steps that are not the engine's.
     pub fn environment(&mut self) -> &mut dyn Environment {
         &mut *self.environment
@@ -582,7 +593,8 @@ impl<'a> Engine<'a> {
 
     /// Has the submission scored on the validation split, where the task allows it and one is left.
     pub async fn validate(&mut self) -> Result<Option<ValidationScore>, Stop> {
-        if self.environment.task().validation.limit == 0 {
+        let is_possible = self.environment.task().validation.limit > 0;
+        if !is_possible || self.context.meter.remaining().validations == 0 {
             return Ok(None);
         }
         self.context.note("validate", "has the submission scored on the validation split")?;

@@ -13,7 +13,7 @@ use mlgym_tasks::Task;
 use serde_json::json;
 
 use crate::automl::ask::{AskError, Question};
-use crate::automl::constraint::Constraint;
+use crate::automl::constraint::{Constraint, module_of};
 use crate::automl::engine::{Dataset, Engine, Stop};
 use crate::automl::evidence::{Evidence, retrieve};
 use crate::automl::judge::{self, Standing};
@@ -46,13 +46,18 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The libraries that may not be used.
+    /// The modules of the libraries that may not be used.
     fn forbidden(&self) -> Vec<String> {
-        let library = |constraint: &Constraint| match constraint {
-            Constraint::Forbidden { library } => Some(library.clone()),
+        self.constraints.iter().filter_map(Constraint::forbids).map(module_of).collect()
+    }
+
+    /// The most seconds that training may take, where somebody says so.
+    pub(crate) fn train_seconds(&self) -> Option<f64> {
+        let bound = |constraint: &Constraint| match constraint {
+            Constraint::TrainSeconds { bound } => Some(*bound),
             _ => None,
         };
-        self.constraints.iter().filter_map(library).collect()
+        self.constraints.iter().filter_map(bound).reduce(f64::min)
     }
 }
 
@@ -146,28 +151,38 @@ impl Pipeline<'_> {
         self.context.note_with("evidence", text, json!({ "profile": profile, "evidence": evidence }))?;
         let known = Known { dataset, knowledge, profile, request, evidence, recollection, traits };
         let mut failures = Vec::new();
-        let mut fallback: Option<Box<Attempt>> = None;
+        let mut reserve: Option<Reserve> = None;
         for round in 0..=self.rounds() {
-            let plans = self.plan(&known, &failures, round).await?;
+            if round > 0 && !engine.has_time_for_a_round() {
+                self.context.note("plan", "no time for another round")?;
+                break;
+            }
+            let plans = match self.plan(&known, &failures, round).await {
+                Ok(plans) => plans,
+                // A provider that fails costs the revision, and not what was measured before.
+                Err(Stop::Failed(AgentError::Model(error))) if reserve.is_some() => {
+                    self.context.note("plan", format!("no more plans: {error}"))?;
+                    break;
+                }
+                Err(stop) => return Err(stop),
+            };
             let demands = Demands {
                 constraints: self.options.constraints.clone(),
                 metric: self.task.metric.name.clone(),
                 round,
             };
             let attempts = search::carry_out(engine, self.context, plans, &demands).await?;
-            match self.choose(engine, attempts, (&known, round), &mut failures).await? {
-                Choice::Winner(winner) => return Ok(winner),
-                // The latest is as good as any that did not pass, and its files are there.
-                Choice::Failed(attempt) => fallback = attempt.or(fallback),
+            let standing = (&mut failures, &mut reserve);
+            if let Some(winner) = self.choose(engine, attempts, (&known, round), standing).await? {
+                return Ok(winner);
             }
         }
         let reason = failures.last().cloned().unwrap_or_else(|| "no plan could be made".to_owned());
-        match fallback {
-            Some(attempt) => {
-                let name = &attempt.planned.plan.name;
-                let text = format!("no plan passed; hands in {name}, which did not ({reason})");
+        match reserve {
+            Some(reserve) => {
+                let text = format!("no plan passed; hands in {}, the best of them ({reason})", reserve.name);
                 self.context.note("fallback", text)?;
-                Ok(attempt.branch.map_or(Winner::Trunk, Winner::Fork))
+                Ok(Winner::Trunk)
             }
             None => Err(Stop::Fallback(reason)),
         }
@@ -268,6 +283,7 @@ impl Pipeline<'_> {
             )
         });
         let mut plans: Vec<Planned> = Vec::new();
+        let mut failed = None;
         for drawn in futures_util::future::join_all(draws).await {
             match drawn {
                 Ok(mut planned) => {
@@ -290,8 +306,16 @@ impl Pipeline<'_> {
                         measured: BTreeMap::new(),
                     })?;
                 }
+                // The other draws are worth as much without this one.
+                Err(AskError::Model(error)) if error.is_providers() => {
+                    self.context.note("plan", format!("a draw failed: {}", chain(&error)))?;
+                    failed = Some(error);
+                }
                 Err(AskError::Model(error)) => return Err(Stop::Failed(error.into())),
             }
+        }
+        if let (Some(error), true) = (failed, plans.is_empty()) {
+            return Err(Stop::Failed(error.into()));
         }
         if plans.is_empty() {
             plans = by_knowledge(1);
@@ -321,64 +345,109 @@ impl Pipeline<'_> {
         })
     }
 
-    /// Chooses among what passed, and checks the choice; the next best has its turn when it fails.
+    /// Chooses among what passed, and checks the choice; the next best has its turn when it fails. Where none is left, the
+    /// best of what was measured stands in the episode's own place, if it is better than what stood there.
     async fn choose(
         &self,
         engine: &mut Engine<'_>,
-        attempts: Vec<Attempt>,
+        mut attempts: Vec<Attempt>,
         (known, round): (&Known, u32),
-        failures: &mut Vec<String>,
-    ) -> Result<Choice, Stop> {
-        let mut standing = Vec::new();
+        (failures, reserve): (&mut Vec<String>, &mut Option<Reserve>),
+    ) -> Result<Option<Winner>, Stop> {
+        for verdict in attempts.iter().flat_map(|attempt| &attempt.verdicts) {
+            self.context.verdict(verdict.clone())?;
+        }
+        // Before a model is asked anything more: what was reached is graded when a budget is over.
+        self.keep_best(engine, &mut attempts, reserve).await?;
+        let (mut standing, mut fallen) = (Vec::new(), Vec::new());
         for mut attempt in attempts {
             let name = attempt.planned.plan.name.clone();
-            for verdict in &attempt.verdicts {
-                self.context.verdict(verdict.clone())?;
-            }
-            match attempt.objection() {
+            let objection = match attempt.objection() {
+                Some(reason) => Some(reason),
                 None => match self.doubt(known, &attempt.planned, attempt.execution.as_ref(), round).await? {
-                    None => {
-                        standing.push(attempt);
-                        continue;
-                    }
                     Some(verdict) => {
-                        failures.push(format!("{name}: {}", verdict.reason));
-                        self.context.verdict(verdict)?;
+                        self.context.verdict(verdict.clone())?;
+                        attempt.verdicts.push(verdict.clone());
+                        Some(verdict.reason)
                     }
+                    None => None,
                 },
-                Some(reason) => failures.push(format!("{name}: {reason}")),
-            }
-            if let Some(branch) = attempt.branch.take() {
-                branch.discard().await?;
+            };
+            match objection {
+                None => standing.push(attempt),
+                Some(reason) => {
+                    failures.push(format!("{name}: {reason}"));
+                    fallen.push(attempt);
+                }
             }
         }
-        let mut failed = None;
         while !standing.is_empty() {
             let Some(chosen) = self.select(engine, &mut standing, round).await? else { break };
             let mut attempt = standing.swap_remove(chosen);
             match self.check(engine, &mut attempt, round).await? {
                 Checked::Passed(validated) => {
                     self.remember(known.experience(&attempt, validated)).await?;
-                    for other in standing {
-                        if let Some(branch) = other.branch {
-                            branch.discard().await?;
-                        }
-                    }
-                    return Ok(Choice::Winner(attempt.branch.map_or(Winner::Trunk, Winner::Fork)));
+                    discard(standing.into_iter().chain(fallen)).await?;
+                    return Ok(Some(attempt.branch.map_or(Winner::Trunk, Winner::Fork)));
                 }
-                Checked::Failed(reason) => {
-                    failures.push(format!("{}: {reason}", attempt.planned.plan.name));
-                    failed = failed.or(Some(Box::new(attempt)));
+                Checked::Failed(verdict) => {
+                    failures.push(format!("{}: {}", attempt.planned.plan.name, verdict.reason));
+                    attempt.verdicts.push(verdict);
                 }
                 Checked::Unusable(reason) => {
                     failures.push(format!("{}: {reason}", attempt.planned.plan.name));
-                    if let Some(branch) = attempt.branch {
-                        branch.discard().await?;
-                    }
+                    attempt.execution = None;
                 }
             }
+            fallen.push(attempt);
         }
-        Ok(Choice::Failed(failed))
+        // Doubts and checks may have turned the order.
+        self.keep_best(engine, &mut fallen, reserve).await?;
+        discard(fallen).await?;
+        Ok(None)
+    }
+
+    /// Puts the best of what was measured into the episode's own place: the fewest faults first, then the score. What stood
+    /// there stays when it is as good.
+    async fn keep_best(
+        &self,
+        engine: &mut Engine<'_>,
+        attempts: &mut [Attempt],
+        reserve: &mut Option<Reserve>,
+    ) -> Result<(), Stop> {
+        // What stands there may be worth less by now.
+        for attempt in attempts.iter().filter(|attempt| attempt.branch.is_none()) {
+            let is_same = reserve.as_ref().is_some_and(|reserve| reserve.name == attempt.planned.plan.name);
+            if is_same {
+                *reserve = Reserve::of(attempt);
+            }
+        }
+        let mut order: Vec<(usize, Reserve)> = attempts
+            .iter()
+            .enumerate()
+            .filter_map(|(index, attempt)| Some((index, Reserve::of(attempt)?)))
+            .collect();
+        order.sort_by(|(_, a), (_, b)| a.faults.cmp(&b.faults).then(b.score.total_cmp(&a.score)));
+        for (index, candidate) in order {
+            if reserve.as_ref().is_some_and(|reserve| !candidate.is_better_than(reserve)) {
+                return Ok(());
+            }
+            let attempt = &mut attempts[index];
+            match attempt.make_ready(engine).await {
+                Ok(complaint) => {
+                    if let Some(reason) = complaint {
+                        self.context.note("refit", reason)?;
+                    }
+                    attempt.promote(engine).await?;
+                    *reserve = Some(candidate);
+                    return Ok(());
+                }
+                // It cannot be handed in, as its check will say.
+                Err(Stop::Fallback(_)) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(())
     }
 
     /// Asks a model whether something speaks against a result; only a failure counts.
@@ -443,6 +512,11 @@ impl Pipeline<'_> {
                 self.context.note("verify", format!("the verifier's answers cannot be used: {reason}"))?;
                 Ok(None)
             }
+            // Nor does a provider that fails speak against it.
+            Err(AskError::Model(error)) if error.is_providers() => {
+                self.context.note("verify", format!("the verifier cannot be asked: {}", chain(&error)))?;
+                Ok(None)
+            }
             Err(AskError::Model(error)) => Err(Stop::Failed(error.into())),
         }
     }
@@ -491,10 +565,9 @@ impl Pipeline<'_> {
             evidence: vec![format!("plan:{plan}")],
             measured: BTreeMap::new(),
         };
-        let validated = match attempt.verify(engine).await {
-            Ok(()) => {
-                // A model that was asked for is worth more than another look at its score, should time run out.
-                if let Some(reason) = attempt.save(engine).await? {
+        let validated = match attempt.make_ready(engine).await {
+            Ok(complaint) => {
+                if let Some(reason) = complaint {
                     self.context.note("refit", reason)?;
                 }
                 attempt.validate(engine).await
@@ -515,23 +588,50 @@ impl Pipeline<'_> {
         let facts =
             judge::Implementation { plan: &plan, execution, metric: &self.task.metric, validated, round };
         let verdict = judge::implementation(&facts);
-        let (passed, reason) = (verdict.passed(), verdict.reason.clone());
-        self.context.verdict(verdict)?;
+        self.context.verdict(verdict.clone())?;
         let normalised = validated.and_then(|raw| self.task.metric.normalise(raw));
-        Ok(if passed { Checked::Passed(normalised) } else { Checked::Failed(reason) })
+        Ok(if verdict.passed() { Checked::Passed(normalised) } else { Checked::Failed(verdict) })
     }
 }
 
-enum Choice {
-    Winner(Winner),
-    Failed(Option<Box<Attempt>>),
+/// What stands in the episode's own place, to be graded should nothing better come.
+#[derive(Debug, Clone, PartialEq)]
+struct Reserve {
+    /// Its plan.
+    name: String,
+    /// Verdicts that it failed.
+    faults: usize,
+    /// More is better.
+    score: f64,
+}
+
+impl Reserve {
+    /// What an attempt is worth; nothing where it has no result.
+    fn of(attempt: &Attempt) -> Option<Self> {
+        let Standing { name, score, .. } = attempt.standing()?;
+        Some(Self { name, faults: attempt.faults(), score })
+    }
+
+    fn is_better_than(&self, other: &Self) -> bool {
+        (other.faults, self.score) > (self.faults, other.score)
+    }
+}
+
+/// Removes the forks of attempts.
+async fn discard(attempts: impl IntoIterator<Item = Attempt>) -> Result<(), Stop> {
+    for attempt in attempts {
+        if let Some(branch) = attempt.branch {
+            branch.discard().await?;
+        }
+    }
+    Ok(())
 }
 
 enum Checked {
     /// With the normalised score on the validation split, where there is one.
     Passed(Option<f64>),
     /// It can be handed in, and should not be.
-    Failed(String),
+    Failed(Verdict),
     /// It cannot.
     Unusable(String),
 }

@@ -2,7 +2,8 @@
 //!
 //! Several are a graph of tasks: a composite for each plan, divided when its turn comes into carrying it out and, where the
 //! user limits what the model may cost, fitting and measuring it. A plan that fails costs itself and nothing else. All share
-//! the episode's budgets.
+//! the episode's budgets. The best of them takes the episode's own place as soon as it is measured, so that what was reached
+//! is there whatever comes next.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,8 +58,10 @@ pub(crate) struct Attempt {
     pub(crate) execution: Option<Execution>,
     /// How that is judged: the plan, candidates that are at fault, the user's constraints.
     pub(crate) verdicts: Vec<Verdict>,
-    /// Where it stands; nowhere else than the engine itself when it was the only plan.
+    /// Where it stands; nowhere else than the engine itself when it was the only plan, or has taken its place.
     pub(crate) branch: Option<Box<Branch>>,
+    /// Whether its submission's form was checked, and its model saved where one is asked for.
+    pub(crate) is_ready: bool,
 }
 
 impl Attempt {
@@ -78,6 +81,37 @@ impl Attempt {
             })
             .collect();
         (!failed.is_empty()).then(|| failed.join("; "))
+    }
+
+    /// So many of the user's demands are not met, and other verdicts failed.
+    pub(crate) fn faults(&self) -> usize {
+        self.verdicts.iter().filter(|verdict| !verdict.passed()).count()
+    }
+
+    /// Checks its submission's form and saves its model where one is asked for; returns why there is no model. A submission
+    /// that cannot be handed in is a [`Stop::Fallback`].
+    pub(crate) async fn make_ready(&mut self, engine: &mut Engine<'_>) -> Result<Option<String>, Stop> {
+        if self.is_ready {
+            return Ok(None);
+        }
+        self.verify(engine).await?;
+        // A model that was asked for is worth more than another look at its score, should time run out.
+        let complaint = self.save(engine).await?;
+        self.is_ready = true;
+        Ok(complaint)
+    }
+
+    /// Has it take the episode's own place, where it is in a fork.
+    pub(crate) async fn promote(&mut self, engine: &mut Engine<'_>) -> Result<(), Stop> {
+        let Some(branch) = self.branch.take() else { return Ok(()) };
+        let Branch { environment, seat, .. } = *branch;
+        match environment.promote().await {
+            Ok(()) => {}
+            Err(mlgym::EnvironmentError::Over) => return Err(Stop::Over),
+            Err(error) => return Err(error.into()),
+        }
+        engine.move_to(seat);
+        Ok(())
     }
 
     /// What selection looks at.
@@ -100,7 +134,7 @@ impl Attempt {
 
     /// Fits its ensemble on all rows and saves it, where the task asks for the model beside the submission. One that cannot
     /// be saved costs the model and not the submission.
-    pub(crate) async fn save(&mut self, engine: &mut Engine<'_>) -> Result<Option<String>, Stop> {
+    async fn save(&mut self, engine: &mut Engine<'_>) -> Result<Option<String>, Stop> {
         let Some(execution) = &self.execution else { return Ok(None) };
         if !engine.environment().task().artifacts.iter().any(|path| path == scripts::MODEL) {
             return Ok(None);
@@ -117,7 +151,7 @@ impl Attempt {
     }
 
     /// Checks its submission's form.
-    pub(crate) async fn verify(&mut self, engine: &mut Engine<'_>) -> Result<(), Stop> {
+    async fn verify(&mut self, engine: &mut Engine<'_>) -> Result<(), Stop> {
         match &mut self.branch {
             Some(branch) => branch.engine().verify().await,
             None => engine.verify().await,
@@ -142,21 +176,25 @@ pub(crate) struct Demands {
 impl Demands {
     /// Tells whether a model must be fitted and measured to know.
     fn need_cost(&self) -> bool {
+        self.constraints.iter().any(is_of_cost)
+    }
+
+    /// Tells whether a model's cost is within what is demanded.
+    fn afford(&self, cost: &BTreeMap<String, f64>) -> bool {
+        let measured = measured_cost(cost);
         self.constraints
             .iter()
-            .any(|demand| matches!(demand, Constraint::MsPerRow { .. } | Constraint::Megabytes { .. }))
+            .filter(|demand| is_of_cost(demand))
+            .all(|demand| demand.judge(&measured).passed())
     }
 
     /// Judges what was measured. What only the delivered model can show is left to its check.
     fn judge(&self, plan: &str, outcome: &Outcome) -> Vec<Verdict> {
         let (execution, cost) = outcome;
-        let of_cost = |name: &str| cost.as_ref().and_then(|cost| cost.get(name)).copied();
         let measured = Measured {
             metrics: [(self.metric.clone(), execution.ensemble.raw)].into(),
-            ms_per_row: of_cost("ms_per_row"),
-            megabytes: of_cost("mb"),
             train_seconds: Some(execution.seconds),
-            ..Measured::default()
+            ..cost.as_ref().map(measured_cost).unwrap_or_default()
         };
         let here = |demand: &&Constraint| match demand {
             Constraint::Metric { metric, .. } => *metric == self.metric,
@@ -177,14 +215,24 @@ impl Demands {
     }
 }
 
-/// Carries plans out. A plan that fails has a failed verdict; only what ends the episode is an error.
+fn is_of_cost(demand: &Constraint) -> bool {
+    matches!(demand, Constraint::MsPerRow { .. } | Constraint::Megabytes { .. })
+}
+
+fn measured_cost(cost: &BTreeMap<String, f64>) -> Measured {
+    let of = |name: &str| cost.get(name).copied();
+    Measured { ms_per_row: of("ms_per_row"), megabytes: of("mb"), ..Measured::default() }
+}
+
+/// Carries plans out. A plan that fails has a failed verdict; only what ends the episode is an error. A single plan of the
+/// first round needs no fork; later ones must not touch what an earlier one left.
 pub(crate) async fn carry_out(
     engine: &mut Engine<'_>,
     context: &Context,
     mut plans: Vec<Planned>,
     demands: &Demands,
 ) -> Result<Vec<Attempt>, Stop> {
-    if plans.len() == 1 {
+    if plans.len() == 1 && demands.round == 0 {
         let Some(planned) = plans.pop() else { return Ok(Vec::new()) };
         let outcome = match alone(engine, &planned, demands).await {
             Ok(outcome) => Ok(outcome),
@@ -198,11 +246,43 @@ pub(crate) async fn carry_out(
 
 async fn alone(engine: &mut Engine<'_>, planned: &Planned, demands: &Demands) -> Result<Outcome, Stop> {
     let execution = engine.execute(&planned.plan).await?;
-    let cost = if demands.need_cost() { Some(cost(engine, &execution).await?) } else { None };
-    Ok((execution, cost))
+    if !demands.need_cost() {
+        return Ok((execution, None));
+    }
+    let (execution, cost) = affordable(engine, execution, demands).await?;
+    Ok((execution, Some(cost)))
 }
 
-/// Fits a plan's model on all rows and measures what it costs.
+/// So many results are tried alone where their mixture costs too much.
+const ALONE: usize = 3;
+
+/// Fits a plan's model on all rows and measures what it costs. Where that is more than is demanded, the best results take
+/// the mixture's place, each alone, until one is cheap enough; where none is, it stays the mixture.
+async fn affordable(
+    engine: &mut Engine<'_>,
+    execution: Execution,
+    demands: &Demands,
+) -> Result<(Execution, BTreeMap<String, f64>), Stop> {
+    let whole = cost(engine, &execution).await?;
+    if demands.afford(&whole) {
+        return Ok((execution, whole));
+    }
+    let mut order = execution.trained.clone();
+    order.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let is_alone =
+        |name: &str| execution.ensemble.weights.len() == 1 && execution.ensemble.weights.contains_key(name);
+    for trained in order.iter().filter(|trained| !is_alone(&trained.name)).take(ALONE) {
+        let ensemble = engine.ensemble(std::slice::from_ref(trained)).await?;
+        let alone = Execution { ensemble, ..execution.clone() };
+        let cost = cost(engine, &alone).await?;
+        if demands.afford(&cost) {
+            return Ok((alone, cost));
+        }
+    }
+    let ensemble = engine.ensemble(&execution.trained).await?;
+    Ok((Execution { ensemble, ..execution }, whole))
+}
+
 async fn cost(engine: &mut Engine<'_>, execution: &Execution) -> Result<BTreeMap<String, f64>, Stop> {
     let refit = engine.refit(execution).await?;
     engine.cost(&refit).await
@@ -218,11 +298,11 @@ fn attempt(
         Ok(outcome) => {
             let mut verdicts = judge::execution(&planned, &outcome.0, demands.round);
             verdicts.extend(demands.judge(&planned.plan.name, &outcome));
-            Attempt { planned, execution: Some(outcome.0), verdicts, branch }
+            Attempt { planned, execution: Some(outcome.0), verdicts, branch, is_ready: false }
         }
         Err(reason) => {
             let verdicts = vec![judge::nothing(&planned, reason, demands.round)];
-            Attempt { planned, execution: None, verdicts, branch }
+            Attempt { planned, execution: None, verdicts, branch, is_ready: false }
         }
     }
 }
@@ -277,6 +357,12 @@ impl Site {
 /// Divides a plan; the field tells whether somebody asks what its model costs.
 struct Divider(bool);
 
+/// What carries out the graph's leaves, and what is demanded of each plan.
+struct Hands {
+    site: Arc<Site>,
+    demands: Demands,
+}
+
 #[async_trait]
 impl Planner<Task, Product> for Divider {
     async fn expand(&self, node: &Assignment<Task>, _: &Inputs<Product>) -> Result<Expansion<Task>, Failure> {
@@ -289,12 +375,10 @@ impl Planner<Task, Product> for Divider {
     }
 }
 
-struct Hands(Arc<Site>);
-
 #[async_trait]
 impl Worker<Task, Product> for Hands {
     async fn run(&self, node: &Assignment<Task>, inputs: &Inputs<Product>) -> Result<Product, Failure> {
-        let site = &self.0;
+        let site = &self.site;
         let mut branch = site.branches[node.payload.plan].lock().await;
         let mut engine = branch.engine();
         match node.payload.stage {
@@ -311,8 +395,9 @@ impl Worker<Task, Product> for Hands {
                 let Product::Executed(execution) = inputs.require("execute")? else {
                     return Err(Failure::new("there is nothing to measure").permanent());
                 };
-                let cost = cost(&mut engine, execution).await.map_err(|stop| site.failure(stop))?;
-                Ok(Product::Costed(execution.clone(), cost))
+                let measured = affordable(&mut engine, execution.as_ref().clone(), &self.demands).await;
+                let (execution, cost) = measured.map_err(|stop| site.failure(stop))?;
+                Ok(Product::Costed(Box::new(execution), cost))
             }
         }
     }
@@ -355,9 +440,10 @@ async fn in_forks(
         }
     });
     added.map_err(fault)?;
-    let executor = Executor::new(Divider(demands.need_cost()), Hands(site.clone()))
-        .concurrency(count)
-        .cancel(context.cancel.clone());
+    let executor =
+        Executor::new(Divider(demands.need_cost()), Hands { site: site.clone(), demands: demands.clone() })
+            .concurrency(count)
+            .cancel(context.cancel.clone());
     let outcome = executor.run(graph, &mut Notes(context)).await.map_err(fault)?;
     if let Some(fatal) = site.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(fatal);

@@ -19,6 +19,9 @@ const RACE: f64 = 0.55;
 /// Where tuning ends; the rest is for repetitions.
 const TUNING: f64 = 0.85;
 
+/// Less than this share of the time is not worth a round of plans.
+const ROUND: f64 = 0.1;
+
 /// Less than this is not worth starting anything for.
 const LEAST: f64 = 1.5;
 
@@ -48,6 +51,11 @@ impl TimePlan {
         let start = elapsed.as_secs_f64();
         let left = if self.budget.is_finite() { (self.start + self.total - start).max(0.0) } else { USUAL };
         Self { start, total: left * share.clamp(0.0, 1.0), ..self }
+    }
+
+    /// Tells whether there is time for another round of plans, after which little would be left.
+    pub(crate) fn is_worth_a_round(self, elapsed: Duration) -> bool {
+        !self.budget.is_finite() || self.left(elapsed, 1.0).is_some_and(|left| left >= ROUND * self.total)
     }
 
     /// Tells what share of the time something took.
@@ -113,6 +121,9 @@ mod tests {
         check(plan(100.0).last_chance(Duration::from_secs(84)), None);
         check(TimePlan::new(&Remaining::default()).all(Duration::ZERO), Some(USUAL));
         check(TimePlan::new(&Remaining::default()).last_chance(Duration::from_secs(90)), None);
+        assert!(plan(100.0).is_worth_a_round(Duration::from_secs(73)));
+        assert!(!plan(100.0).is_worth_a_round(Duration::from_secs(75)));
+        assert!(TimePlan::new(&Remaining::default()).is_worth_a_round(Duration::from_secs(999)));
     }
 
     #[test]

@@ -298,6 +298,21 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Tells whether it says that the provider failed, rather than that a budget, a recording or the run is over.
+    pub fn is_providers(&self) -> bool {
+        match self {
+            Self::Unauthorised { .. }
+            | Self::Refused { .. }
+            | Self::TooLong { .. }
+            | Self::Limited { .. }
+            | Self::Unavailable { .. }
+            | Self::Malformed { .. }
+            | Self::TimedOut { .. } => true,
+            Self::GaveUp { last, .. } => last.is_providers(),
+            _ => false,
+        }
+    }
+
     /// Says after how many attempts this was the end.
     #[must_use]
     pub fn after(self, attempts: u32) -> Self {

@@ -225,8 +225,12 @@ mod tests {
 
     #[test]
     fn a_marked_process_is_found_until_it_is_gone() {
-        let mut child =
-            std::process::Command::new("sh").args(["-c", "sleep 100", "marked-8341"]).spawn().unwrap();
+        // It waits without a child of its own, which would bear the same words for a moment.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read line", "marked-8341"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         while processes_with("marked-8341").is_empty() {
             std::thread::yield_now();
         }

@@ -30,7 +30,8 @@ pub(crate) struct AgentArguments {
     /// Plans that `automl` draws in a round, each tried in a sandbox of its own [default: 3 with a model, 1 without]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     plans: Option<u8>,
-    /// What the model that `automl` makes must keep to, as in "rmse<=56"; repeat it for several
+    /// What the model that `automl` makes must keep to, as in "rmse<=56", "ms_per_row<=1", "mb<=20", "train_seconds<=300"
+    /// or "without lightgbm"; repeat it for several
     #[arg(long = "constraint", value_name = "CONSTRAINT")]
     constraints: Vec<Constraint>,
     /// Let `automl` use what worked in earlier runs of this home, and remember this one; scores are then not comparable
@@ -48,7 +49,12 @@ impl AgentArguments {
         home: &Home,
         agents: &[AgentName],
         has_model: bool,
+        is_recorded: bool,
     ) -> Result<AgentOptions, Failure> {
+        if self.memory && is_recorded {
+            let text = "use --memory with --record or --replay: a recording would not repeat what a memory adds to it";
+            return Err(Failure::message(Kind::Usage, text));
+        }
         let options = AgentOptions {
             command: self.command.clone(),
             // A resumed run starts it where this one would have.
@@ -58,7 +64,6 @@ impl AgentArguments {
             max_corrections: self.max_corrections,
             plans: self.plans.map(usize::from),
             constraints: self.constraints.clone(),
-            forbid: Vec::new(),
             memory: self.memory && !self.no_memory,
         };
         options.check(agents, has_model)?;

@@ -71,6 +71,7 @@ struct Report<'a> {
     combinations: u64,
     calls: usize,
     tokens: u64,
+    usd: f64,
 }
 
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -80,7 +81,11 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         let text = "write a program: name a language model with --model, or a recording with --replay";
         Failure::message(Kind::Usage, text)
     };
-    let model = arguments.model.choose(&home)?.open()?.ok_or_else(nobody)?;
+    let model = arguments
+        .model
+        .choose(&home)?
+        .open(arguments.model.spending(), session.cancel.clone())?
+        .ok_or_else(nobody)?;
     let options = Options {
         seed: arguments.seed,
         candidates: arguments.candidates.into(),
@@ -101,18 +106,22 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     };
     let spinner = progress.spinner(format!("{} functions", problem.functions().len()));
     let mut workshop = Workshop::open(site, arguments.seed).await?;
-    let work = coder::solve(problem, model.as_ref(), workshop.environment(), options);
-    let outcome = session.cancel.run_until_cancelled(work).await;
+    // Whoever stops it is heard by the model and by the sandbox, so that what was drawn up to then is kept.
+    let outcome = coder::solve(problem, model.as_ref(), workshop.environment(), options).await;
     let closed = workshop.close().await;
     spinner.finish_and_clear();
-    let outcome = outcome.ok_or_else(Failure::interrupted)?;
-    closed?;
+    if !session.cancel.is_cancelled() {
+        closed?;
+    }
     let trace = arguments.trace.clone().unwrap_or_else(|| beside(&arguments.file));
     match outcome {
-        Ok(solved) => done(session, &arguments, &solved, &trace),
+        Ok(solved) => done(session, &arguments, &solved, (&trace, model.spent())),
         Err(error) => {
             // What was drawn and run is not lost with the program.
             write(&trace, &json(&error.trace))?;
+            if session.cancel.is_cancelled() {
+                return Err(Failure::interrupted().hint(format!("the trace is in {}", trace.display())));
+            }
             Err(Failure::from(error).hint(format!("the trace is in {}", trace.display())))
         }
     }
@@ -136,7 +145,7 @@ fn done(
     session: &Session,
     arguments: &Arguments,
     solved: &Solved,
-    trace: &Path,
+    (trace, (_, usd)): (&Path, (u64, f64)),
 ) -> Result<ExitCode, Failure> {
     let Solved { program, trace: record } = solved;
     write(trace, &json(record))?;
@@ -154,10 +163,17 @@ fn done(
         combinations: searches.map(|search| search.report.evaluated).sum(),
         calls: record.calls.len(),
         tokens: record.calls.iter().map(|call| call.tokens).sum(),
+        usd,
     };
     say(format!(
-        "{} functions, {} candidates, {} combinations run, {} calls of {}; the trace is in {}",
-        report.functions, report.candidates, report.combinations, report.calls, report.model, report.trace
+        "{} functions, {} candidates, {} combinations run; {} calls of {}, {} tokens, {usd:.2} USD; the trace is in {}",
+        report.functions,
+        report.candidates,
+        report.combinations,
+        report.calls,
+        report.model,
+        report.tokens,
+        report.trace
     ));
     session.output.result(&report, |report| report.program.to_owned());
     Ok(ExitCode::SUCCESS)
@@ -187,6 +203,7 @@ impl From<CoderError> for Failure {
             Reason::Constraint { .. } | Reason::Given { .. } => Kind::Usage,
             Reason::Evaluator(coder::EvaluatorError::Prelude(_)) => Kind::Usage,
             Reason::Unwritten { .. } | Reason::Unsolved { .. } => Kind::Bar,
+            Reason::Model(mlgym_agents::models::ModelError::Budget(_)) => Kind::Bar,
             Reason::Model(mlgym_agents::models::ModelError::Cancelled) => Kind::Interrupted,
             Reason::Model(_) | Reason::Evaluator(_) => Kind::Environment,
         };

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 use mlgym::runner::parallelism;
 use mlgym_agents::Agents;
-use mlgym_agents::options::AgentOptions;
+use mlgym_agents::automl::constraint::Constraint;
+use mlgym_agents::options::{AgentOptions, OptionsError};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, Budgets, EpisodeId, EpisodePlan, Home, Purpose, RunManifest};
 use mlgym_leaderboard::Filter;
@@ -48,12 +49,6 @@ pub(crate) struct Arguments {
     /// Steps of an episode, instead of the task's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Tokens of an episode's language model, instead of the task's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    tokens: Option<u64>,
-    /// US dollars of an episode's language model, instead of the task's
-    #[arg(long, value_name = "USD", value_parser = positive, allow_negative_numbers = true)]
-    usd: Option<f64>,
     #[command(flatten)]
     model: model::ModelArguments,
     #[command(flatten)]
@@ -85,7 +80,11 @@ pub(crate) async fn run(session: &Session, mut arguments: Arguments) -> Result<E
     let agents = agents(&arguments.agents)?;
     let home = session.home()?;
     let model = arguments.model.choose(&home)?;
-    let options = arguments.agent.choose(&home, &agents, model.name.is_some())?;
+    if arguments.model.is_given() && !agents.iter().any(Agents::asks_model) {
+        return Err(OptionsError::no_asker().into());
+    }
+    let options =
+        arguments.agent.choose(&home, &agents, model.name.is_some(), arguments.model.is_recorded())?;
     if let Some(recorded) = agent::recorded(&options, &agents)? {
         if arguments.tasks.is_empty() {
             arguments.tasks.push(recorded.task.to_string());
@@ -97,9 +96,7 @@ pub(crate) async fn run(session: &Session, mut arguments: Arguments) -> Result<E
     let suite = Suite::load(&arguments.suite, &home.cache())?;
     let tasks = select(&suite, &arguments.tasks)?;
     permitted(session, &tasks)?;
-    if let Some(usd) = arguments.usd {
-        model.can_be_priced(usd)?;
-    }
+    measurable(&options, &tasks)?;
     let leaderboard = session.leaderboard(&home).await?;
     let has_person = agents.iter().any(|agent| agent.as_str() == "human");
     let progress = if has_person { Progress::still() } else { Progress::new() };
@@ -152,6 +149,24 @@ pub(crate) async fn print(
     Ok(())
 }
 
+/// Checks that what is demanded of metrics will be measured: a task has one metric.
+fn measurable(options: &AgentOptions, tasks: &[Arc<Task>]) -> Result<(), Failure> {
+    for constraint in &options.constraints {
+        let Constraint::Metric { metric, .. } = constraint else { continue };
+        if !tasks.iter().any(|task| task.metric.name == *metric) {
+            let mut measured: Vec<&str> = tasks.iter().map(|task| task.metric.name.as_str()).collect();
+            measured.sort_unstable();
+            measured.dedup();
+            let text = format!(
+                "hold \"{constraint}\": no task of this run measures it, but {}",
+                measured.join(", ")
+            );
+            return Err(Failure::message(Kind::Usage, text));
+        }
+    }
+    Ok(())
+}
+
 fn agents(names: &[String]) -> Result<Vec<AgentName>, Failure> {
     let mut seen = BTreeSet::new();
     let mut agents = Vec::new();
@@ -193,6 +208,9 @@ fn plan(
         let seeds: Vec<u64> =
             if asked.is_empty() { task.seeds.clone() } else { asked.iter().copied().collect() };
         for agent in agents {
+            // Another agent's score does not depend on who is asked.
+            let model = Some(model).filter(|_| Agents::asks_model(agent));
+            let model_options = model.map(model::Choice::options).transpose()?.unwrap_or_default();
             for seed in &seeds {
                 let name = EpisodeId::of(agent, &task.name, *seed);
                 episodes.push(EpisodePlan {
@@ -206,11 +224,14 @@ fn plan(
                         steps: arguments.steps.or(task.budgets.steps),
                         wall_s: arguments.wall.or(task.budgets.wall_s),
                         compute_s: arguments.compute.or(task.budgets.compute_s),
-                        tokens: arguments.tokens.or(task.budgets.tokens),
-                        usd: arguments.usd.or(task.budgets.usd),
+                        tokens: arguments.model.tokens.or(task.budgets.tokens),
+                        usd: arguments.model.usd.or(task.budgets.usd),
                     },
-                    model: model.name.clone(),
-                    options: model.options()?.into_iter().chain(agent_options.of_agent(agent)).collect(),
+                    model: model.and_then(|model| model.name.clone()),
+                    options: {
+                        let own = agent_options.of_agent(agent);
+                        model_options.clone().into_iter().chain(own).collect()
+                    },
                 });
             }
         }

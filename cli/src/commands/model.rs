@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use mlgym_agents::models::{Aliases, Model, ModelError, ModelOptions, Models, recorded_model};
+use mlgym_agents::models::{Aliases, Limited, ModelError, ModelOptions, Models, Spending, recorded_model};
 use mlgym_journal::Home;
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
+use crate::commands::eval::positive;
 use crate::failure::{Failure, Kind};
 
 #[derive(Debug, Args)]
@@ -21,6 +23,12 @@ pub(crate) struct ModelArguments {
     /// Answer from a recording alone: no model is asked and no key is needed
     #[arg(long, value_name = "DIR")]
     replay: Option<PathBuf>,
+    /// The most tokens that the language model may take and give [default: the task's, or no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) tokens: Option<u64>,
+    /// The most US dollars that the language model may cost [default: the task's, or no limit]
+    #[arg(long, value_name = "USD", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) usd: Option<f64>,
 }
 
 /// What was chosen.
@@ -32,6 +40,21 @@ pub(crate) struct Choice {
 }
 
 impl ModelArguments {
+    /// Tells whether a model or a recording was named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.model.is_some() || self.is_recorded()
+    }
+
+    /// Tells whether the answers are recorded or replayed.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record.is_some() || self.replay.is_some()
+    }
+
+    /// The most that may be spent.
+    pub(crate) fn spending(&self) -> Spending {
+        Spending { tokens: self.tokens, usd: self.usd }
+    }
+
     /// Finds the model and checks that it could be asked, before anything is prepared for it.
     pub(crate) fn choose(&self, home: &Home) -> Result<Choice, Failure> {
         if let Some(recording) = &self.replay {
@@ -52,7 +75,11 @@ impl ModelArguments {
             Failure::new(Kind::Environment, error).hint("a replay (--replay DIR) needs no key")
         })?;
         let name = Some(spec.name.clone());
-        Ok(Choice { name, options: ModelOptions { model: Some(spec), record, replay: None } })
+        let choice = Choice { name, options: ModelOptions { model: Some(spec), record, replay: None } };
+        if let Some(usd) = self.usd {
+            choice.can_be_priced(usd)?;
+        }
+        Ok(choice)
     }
 
     fn replayed(&self, recording: &Path, home: &Home) -> Result<Choice, Failure> {
@@ -74,8 +101,13 @@ impl ModelArguments {
 
 impl Choice {
     /// Makes the model, for what asks it outside of any episode; `None` where there is none.
-    pub(crate) fn open(&self) -> Result<Option<Arc<dyn Model>>, Failure> {
-        Ok(Models::default().make(self.name.as_deref(), &self.options, None)?)
+    pub(crate) fn open(
+        &self,
+        most: Spending,
+        cancel: CancellationToken,
+    ) -> Result<Option<Arc<Limited>>, Failure> {
+        let model = Models::default().make(self.name.as_deref(), &self.options, None)?;
+        Ok(model.map(|model| Arc::new(Limited::new(model, most, cancel))))
     }
 
     /// What the plan of an episode keeps of it.
@@ -86,7 +118,7 @@ impl Choice {
     }
 
     /// Checks that a budget of money can be held.
-    pub(crate) fn can_be_priced(&self, usd: f64) -> Result<(), Failure> {
+    fn can_be_priced(&self, usd: f64) -> Result<(), Failure> {
         let Some(spec) = self.options.model.as_ref().filter(|spec| spec.price().is_none()) else {
             return Ok(());
         };

@@ -269,6 +269,7 @@ fn describe(event: &Event) -> String {
         Event::Forked { from, sandbox, .. } => {
             format!("forked from branch {}: sandbox {}", from.0, sandbox.chars().take(12).collect::<String>())
         }
+        Event::Promoted => "promoted: the episode goes on from this branch".to_owned(),
         Event::Action { step, action } => {
             let json = serde_json::to_string(action).unwrap_or_default();
             format!("step {step} > {}", first_line(&json))

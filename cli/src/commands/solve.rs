@@ -11,6 +11,7 @@ use mlgym::episode::run_labels;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::deliver::judgement::Case;
 use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, card, judge, report};
+use mlgym_agents::options::AgentOptions;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, BranchId, Budgets, Envelope, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus,
@@ -20,7 +21,9 @@ use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::own::{OwnRequest, OwnTask, Source, TargetKind, Workshop, metric_names};
 use mlgym_tasks::{Task, nearest};
 
+use crate::commands::eval::positive;
 use crate::commands::execute::{execute, make_run_ready};
+use crate::commands::model::{Choice, ModelArguments};
 use crate::failure::{Failure, Kind};
 use crate::output::{hanging, score, seconds, table};
 use crate::progress::Progress;
@@ -28,6 +31,9 @@ use crate::session::{Engine, Session};
 
 /// The agent that solves.
 const AGENT: &str = "automl";
+
+/// The file that says that a delivery failed its checks.
+const NOT_VERIFIED: &str = "NOT_VERIFIED.txt";
 
 /// The agent that it is compared with.
 const BASELINE: &str = "baseline";
@@ -40,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "COLUMN")]
     target: Option<String>,
     /// The metric [default: log_loss for classes, rmse for numbers]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     metric: Option<String>,
     /// Which way the metric gets better; only checked, because all known metrics have theirs
     #[arg(long, value_name = "GOAL")]
@@ -66,6 +72,14 @@ pub(crate) struct Arguments {
     /// Replace what lies in the output directory
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Plans that are drawn in a round, each tried in a sandbox of its own [default: 3 with a model, 1 without]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    plans: Option<u8>,
+    /// Do not use what worked in earlier runs of this home, and do not remember this one
+    #[arg(long)]
+    no_memory: bool,
     /// What random choices depend on
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -107,16 +121,14 @@ enum KindName {
     Regression,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| format!("{text:?} is no number above 0"))
-}
-
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
     check_metric(&arguments)?;
+    let stated = arguments.forbid.iter().map(|library| forbidden(library));
+    check_forbidden(&arguments.constraints.iter().cloned().chain(stated).collect::<Vec<_>>())?;
     let source = Source::look(&arguments.data)?;
     let place = output_place(&arguments, &source)?;
     let home = session.home()?;
+    let model = arguments.model.choose(&home)?;
     let leaderboard = session.leaderboard(&home).await?;
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
@@ -125,10 +137,11 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let constraints = constraints(&arguments, &own)?;
     tell(&own, &progress);
     let task = Arc::new(own.task.clone());
-    let manifest = plan(&task, &arguments, &constraints)?;
+    let manifest = plan(&task, &arguments, &constraints, &model)?;
     let lock = RunLock::take(&home, &manifest.run)?;
     manifest.save(&home)?;
-    progress.line(format!("run {}: {AGENT} has {} …", manifest.run, seconds(wall(&arguments))));
+    let with = model.name.as_ref().map(|name| format!(" with {name}")).unwrap_or_default();
+    progress.line(format!("run {}: {AGENT}{with} has {} …", manifest.run, seconds(wall(&arguments))));
     let tasks = [task.clone()];
     let ready = make_run_ready(session, &home, &engine, &manifest, &tasks, &progress).await?;
     let report =
@@ -141,7 +154,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let Some(solved) = record(AGENT) else {
         return Err(Failure::message(Kind::Environment, "run the agent: its episode has no record"));
     };
-    if solved.status == EpisodeStatus::SandboxError {
+    if matches!(solved.status, EpisodeStatus::SandboxError | EpisodeStatus::ModelError) {
         let reason = solved.reason.clone().unwrap_or_default();
         return Err(Failure::message(Kind::Environment, format!("run the agent: {reason}")).hint(again()));
     }
@@ -167,6 +180,40 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         }
         Err(Failure::message(Kind::Bar, text))
     }
+}
+
+/// Libraries that people forbid, for slips to be found.
+const LIBRARIES: [&str; 14] = [
+    "catboost",
+    "joblib",
+    "lightgbm",
+    "numpy",
+    "optuna",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "torch",
+    "xgboost",
+    "statsmodels",
+];
+
+/// Checks that what is forbidden is no slip, which any model would pass.
+fn check_forbidden(constraints: &[Constraint]) -> Result<(), Failure> {
+    for library in constraints.iter().filter_map(Constraint::forbids) {
+        let plain = library.to_ascii_lowercase();
+        if LIBRARIES.contains(&plain.as_str()) {
+            continue;
+        }
+        if let Some(near) = nearest(&plain, LIBRARIES) {
+            let text =
+                format!("forbid {library:?}: no library of that name is known; did you mean {near:?}?");
+            return Err(Failure::message(Kind::Usage, text));
+        }
+    }
+    Ok(())
 }
 
 /// Checks what can be told about the metric before anything is read.
@@ -205,7 +252,10 @@ fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failu
     if place.is_file() {
         return usage(format!("{} is a file: name another directory with --output", place.display()));
     }
-    let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
+    // What failed its checks is no loss.
+    let is_verified = !place.join(NOT_VERIFIED).is_file();
+    let holds_something =
+        is_verified && std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
     if holds_something && !arguments.force {
         let place = place.display();
         return usage(format!(
@@ -283,9 +333,12 @@ fn constraints(arguments: &Arguments, own: &OwnTask) -> Result<Vec<Constraint>, 
     all.extend(arguments.max_ms_per_row.map(|bound| Constraint::MsPerRow { bound }));
     all.extend(arguments.max_mb.map(|bound| Constraint::Megabytes { bound }));
     all.extend(arguments.max_train_seconds.map(|bound| Constraint::TrainSeconds { bound }));
-    let forbidden = arguments.forbid.iter().map(|library| library.trim().to_owned());
-    all.extend(forbidden.map(|library| Constraint::Forbidden { library }));
+    all.extend(arguments.forbid.iter().map(|library| forbidden(library)));
     Ok(all)
+}
+
+fn forbidden(library: &str) -> Constraint {
+    Constraint::Forbidden { library: library.trim().to_owned() }
 }
 
 fn tell(own: &OwnTask, progress: &Progress) {
@@ -316,36 +369,52 @@ const SHARE_OF_MOST: f64 = 0.8;
 
 /// The agent's wall-clock seconds: what the user gives, and less than the constraint allows.
 fn wall(arguments: &Arguments) -> f64 {
-    let most = arguments.max_train_seconds.map(|most| most * SHARE_OF_MOST);
-    most.map_or(arguments.time_limit, |most| arguments.time_limit.min(most))
+    let stated = arguments.constraints.iter().filter_map(|constraint| match constraint {
+        Constraint::TrainSeconds { bound } => Some(*bound),
+        _ => None,
+    });
+    let most = stated.chain(arguments.max_train_seconds).map(|most| most * SHARE_OF_MOST);
+    most.fold(arguments.time_limit, f64::min)
 }
 
-fn plan(task: &Task, arguments: &Arguments, constraints: &[Constraint]) -> Result<RunManifest, Failure> {
-    let mut options = serde_json::Map::new();
-    if !arguments.forbid.is_empty() {
-        options.insert("forbid".to_owned(), serde_json::json!(arguments.forbid));
-    }
-    if !constraints.is_empty() {
-        options.insert("constraints".to_owned(), serde_json::json!(constraints));
-    }
-    let mut episodes = Vec::new();
-    for (agent, wall_s, options) in
-        [(BASELINE, 600.0, serde_json::Map::new()), (AGENT, wall(arguments), options)]
-    {
-        let usage = |error| Failure::new(Kind::Usage, error);
-        let agent = AgentName::new(agent).map_err(usage)?;
-        episodes.push(EpisodePlan {
+fn plan(
+    task: &Task,
+    arguments: &Arguments,
+    constraints: &[Constraint],
+    model: &Choice,
+) -> Result<RunManifest, Failure> {
+    let options = AgentOptions {
+        plans: arguments.plans.map(usize::from),
+        constraints: constraints.to_vec(),
+        // A recording is repeated whatever was learnt since.
+        memory: !arguments.no_memory && !arguments.model.is_recorded(),
+        ..AgentOptions::default()
+    };
+    let usage = |error| Failure::new(Kind::Usage, error);
+    let episode = |name: &str, model: Option<(Option<String>, serde_json::Map<_, _>)>, budgets| {
+        let agent = AgentName::new(name).map_err(usage)?;
+        let (model, model_options) = model.unwrap_or_default();
+        Ok::<_, Failure>(EpisodePlan {
             episode: EpisodeId::of(&agent, &task.name, arguments.seed).map_err(usage)?,
             task: task.name.clone(),
             task_dir: task.dir.clone(),
             task_digest: task.digest.clone(),
+            options: model_options.into_iter().chain(options.of_agent(&agent)).collect(),
             agent,
             seed: arguments.seed,
-            budgets: Budgets { wall_s: Some(wall_s), ..task.budgets.clone() },
-            model: None,
-            options,
-        });
-    }
+            budgets,
+            model,
+        })
+    };
+    let own = Budgets { wall_s: Some(600.0), ..task.budgets.clone() };
+    let given = Budgets {
+        wall_s: Some(wall(arguments)),
+        tokens: arguments.model.tokens.or(task.budgets.tokens),
+        usd: arguments.model.usd.or(task.budgets.usd),
+        ..task.budgets.clone()
+    };
+    let chosen = Some((model.name.clone(), model.options()?));
+    let episodes = vec![episode(BASELINE, None, own)?, episode(AGENT, chosen, given)?];
     Ok(RunManifest {
         v: 1,
         run: Session::new_run(),
@@ -387,7 +456,7 @@ impl Delivery<'_> {
         let is_graded = solved.status == EpisodeStatus::Graded;
         let inspection = if delivered.has_model && is_graded {
             let spinner = progress.spinner("checking the model in a fresh container".to_owned());
-            let inspection = self.inspect(&package, &submitted, arguments).await;
+            let inspection = self.inspect(&package, &submitted, constraints, arguments).await;
             spinner.finish_and_clear();
             Some(inspection?)
         } else {
@@ -417,7 +486,10 @@ impl Delivery<'_> {
             data: self.own.facts.clone(),
             metric: started.metric.clone(),
             seed: started.seed,
-            agent: format!("{} {}", started.agent, started.agent_version),
+            agent: {
+                let with = started.model.as_ref().map(|model| format!(" with {model}")).unwrap_or_default();
+                format!("{} {}{with}", started.agent, started.agent_version)
+            },
             version: started.version.clone(),
             image: started.image.clone(),
             image_digest: started.image_digest.clone(),
@@ -440,7 +512,7 @@ impl Delivery<'_> {
         package.write("result.json", &json)?;
         if !solution.verified {
             let text = solution.failures.iter().map(|failure| format!("{failure}\n"));
-            package.write("NOT_VERIFIED.txt", text.collect::<String>().as_bytes())?;
+            package.write(NOT_VERIFIED, text.collect::<String>().as_bytes())?;
         }
         package.deliver(place)?;
         Ok(solution)
@@ -450,6 +522,7 @@ impl Delivery<'_> {
         &self,
         package: &Package,
         submitted: &Path,
+        constraints: &[Constraint],
         arguments: &Arguments,
     ) -> Result<Inspection, Failure> {
         let inspector = Inspector {
@@ -458,7 +531,7 @@ impl Delivery<'_> {
             labels: run_labels(self.home, &self.manifest.run, "check"),
             limits: self.ready.task.limits.clone(),
             seed: arguments.seed,
-            forbidden: arguments.forbid.iter().map(|library| library.trim().to_owned()).collect(),
+            forbidden: constraints.iter().filter_map(Constraint::forbids).map(str::to_owned).collect(),
             curve: Duration::from_secs_f64((wall(arguments) * 0.5).clamp(10.0, 300.0)),
             cancel: self.session.cancel.clone(),
         };

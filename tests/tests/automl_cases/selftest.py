@@ -135,7 +135,7 @@ def check(where, name, must, refused, every):
     for member in members:
         source = CANDIDATES / facts["task"] / f"candidate_{member['candidate']}.py"
         (where / "work" / source.name).write_text(source.read_text())
-    for source in ("mlgym_model.py", "kind_tabular.py"):
+    for source in ("mlgym_model.py", "kind_tabular.py", "texts.py"):
         (where / "work" / source).write_text((ENGINE / source).read_text())
     code, said, complaint = program(where, "refit.py", 0, where / "model", where / "members.json")
     assert code == 0, f"no saved model: {complaint}"

@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from mlgym_model import calibrated, kind_of, predict, submission_of, take
+from mlgym_model import biased, calibrated, kind_of, predict, submission_of, take
 
 warnings.filterwarnings("ignore")
 DATA = pathlib.Path(os.environ.get("AUTOML_DATA", "/data"))
@@ -55,6 +55,8 @@ class Problem:
                 raise SystemExit(f"the target has values that are none of its classes: {unknown}")
         else:
             self.y = target.to_numpy(float)
+        # Rows of one group are alike beyond what their columns say: a model is measured on groups it has not seen.
+        self.groups = pd.factorize(train[SPEC["group"]])[0] if SPEC.get("group") in train.columns else None
         self.kind.fit(train)
         self.x = self.kind.inputs(train, DATA, "train")
         self.x_test = self.kind.inputs(test, DATA, "test")
@@ -84,6 +86,8 @@ class Problem:
     def _folds(self):
         from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
+        if self.groups is not None:
+            return self._folds_of_groups()
         n = len(self.y)
         splits, repeats = (5, 4) if n < 1000 else (5, 2) if n < 20_000 else (3, 1)
         splits = min(splits, n)
@@ -92,6 +96,23 @@ class Problem:
         kind = RepeatedStratifiedKFold if stratify else RepeatedKFold
         folds = kind(n_splits=splits, n_repeats=repeats, random_state=self.seed)
         return splits, list(folds.split(np.zeros(n), self.y))
+
+
+    def _folds_of_groups(self):
+        """Folds that keep groups together; with classes alike in all of them, as far as that goes."""
+        from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+        n, groups = len(self.y), len(np.unique(self.groups))
+        splits, repeats = (5, 3) if n < 1000 else (5, 1) if n < 20_000 else (3, 1)
+        splits = min(splits, groups)
+        if splits < 2:
+            raise SystemExit("there is one group only: nothing can be measured on another")
+        folds = []
+        for repeat in range(repeats):
+            kind = StratifiedGroupKFold if IS_CLASSES else GroupKFold
+            split = kind(splits, shuffle=True, random_state=self.seed + repeat)
+            folds += split.split(np.zeros(n), self.y, self.groups)
+        return splits, folds
 
 
 def spelled(value, index):
@@ -326,5 +347,5 @@ def state_path(name):
 
 def write_submission(problem, predicted, bias=None):
     """Writes predictions in the form that dataset.json asks for."""
-    table = submission_of(SPEC, problem.classes, problem.ids, predicted, bias)
+    table = submission_of(SPEC, problem.classes, problem.ids, biased(predicted, bias))
     table.to_csv("/workspace/submission.csv", index=False)

@@ -36,7 +36,8 @@ class Kind:
         self.spec = spec
 
     def without_id(self, table):
-        return table.drop(columns=[self.spec["id"], self.spec.get("target")], errors="ignore")
+        beside = [self.spec["id"], self.spec.get("target"), self.spec.get("group")]
+        return table.drop(columns=beside, errors="ignore")
 
     def fit(self, table):
         return self
@@ -160,7 +161,7 @@ def predict(model, x, classes=None):
     return wide
 
 
-def submission_of(spec, classes, ids, predicted, bias=None):
+def submission_of(spec, classes, ids, predicted):
     """Predictions in the form that a dataset.json asks for."""
     columns = spec["submission"]["columns"]
     submission = pd.DataFrame({spec["id"]: ids})
@@ -168,13 +169,20 @@ def submission_of(spec, classes, ids, predicted, bias=None):
         groups = spec["submission"]["prediction"] == "group"
         submission[columns[0]] = np.asarray(predicted).astype(int) if groups else predicted
     elif spec["submission"]["prediction"] == "class":
-        named = predicted if bias is None else predicted * np.asarray(bias)
-        submission[columns[0]] = [classes[index] for index in named.argmax(axis=1)]
+        submission[columns[0]] = [classes[index] for index in predicted.argmax(axis=1)]
     elif len(columns) == 1:
         submission[columns[0]] = np.clip(predicted[:, 1], 0, 1)
     else:
         submission[columns] = np.clip(predicted, 0, 1)
     return submission
+
+
+def biased(predicted, bias):
+    """Weighs each class's probability, so that the likeliest class is the one to name."""
+    if bias is None:
+        return predicted
+    weighed = predicted * np.asarray(bias)
+    return weighed / np.maximum(weighed.sum(axis=1, keepdims=True), 1e-300)
 
 
 def calibrated(predicted, how):
@@ -194,20 +202,21 @@ class Predictor:
         self.spec, self.kind, self.classes = spec, kind, classes
         # Triples of a weight, a correction and a model; the weights sum to 1.
         self.members = members
-        # What each class's probability is multiplied by before one is named.
+        # What each class's probability is weighed by.
         self.bias = bias
 
     def raw(self, table, directory=None):
         """The ensemble's numbers or probabilities. `directory` is where what lies beside the table is looked for."""
         x = self.kind.inputs(table, directory)
         count = None if self.classes is None else len(self.classes)
-        return sum(weight * calibrated(predict(model, x, count), how) for weight, how, model in self.members)
+        mixed = sum(weight * calibrated(predict(model, x, count), how) for weight, how, model in self.members)
+        return biased(mixed, self.bias)
 
     def predict(self, table, directory=None):
         """Predicts each row of a table that has the columns of the test table; the id may be absent."""
         named = hasattr(table, "columns") and self.spec["id"] in table.columns
         ids = table[self.spec["id"]].to_numpy() if named else np.arange(len(table))
-        return submission_of(self.spec, self.classes, ids, self.raw(table, directory), self.bias)
+        return submission_of(self.spec, self.classes, ids, self.raw(table, directory))
 
 
 def load(directory):

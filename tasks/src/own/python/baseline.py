@@ -19,6 +19,7 @@ if facts["kind"] == "image":
     y, before = train[facts["target"]], SimpleImputer()
 else:
     train, test = pd.read_csv("/data/train.csv"), pd.read_csv("/data/test.csv")
+    train = train.drop(columns=[facts["group"]] if "group" in facts else [])
     y = train.pop(facts["target"])
     x, hidden = train.drop(columns=[facts["id"]]), test.drop(columns=[facts["id"]])
     numbers = [name for name in x.columns if pd.api.types.is_numeric_dtype(x[name])]

@@ -108,7 +108,13 @@ def make(request):
     entries, features = features_of(kept, part, request, said)
     metric = request["metric"] or ("log_loss" if kind == "classification" else "rmse")
     description = describe(rows, kind, metric, labels, kept.columns)
-    write(features, truth, part, description, (labels, written), entries, request["seed"])
+    groups = None
+    if request["group"]:
+        groups = pd.factorize(once_each(_hashed, kept[request["group"]]))[0]
+        description["group"] = next(name for name in ("group", "row_group", "mlgym_group") if name not in kept.columns)
+    if any(entry["name"] == request["time"] and entry["kind"] != "none" for entry in entries):
+        description["time"] = request["time"]
+    write(features, truth, part, description, (labels, written), entries, request["seed"], groups)
     return {
         "file": file,
         "rows": rows.count,
@@ -222,7 +228,7 @@ def _is_number(label):
         return False
 
 
-def write(features, truth, part, facts, classes, entries, seed):
+def write(features, truth, part, facts, classes, entries, seed, groups=None):
     """Writes what is public and what is hidden. Rows are numbered at random and hidden rows shuffled, so that neither
     says where a row stood in its source."""
     public, private = OUTPUT / "public", OUTPUT / "private"
@@ -233,7 +239,10 @@ def write(features, truth, part, facts, classes, entries, seed):
     stored = features.copy()
     stored.insert(0, facts["id"], ids)
     train, hidden = np.flatnonzero(part == split.TRAIN), rng.permutation(np.flatnonzero(part > split.TRAIN))
-    stored.iloc[train].assign(**{facts["target"]: target[train]}).to_csv(public / "train.csv", index=False)
+    learnt = stored.iloc[train].assign(**{facts["target"]: target[train]})
+    if groups is not None:
+        learnt[facts["group"]] = pd.factorize(groups[train])[0]
+    learnt.to_csv(public / "train.csv", index=False)
     stored.iloc[hidden].to_csv(public / "test.csv", index=False)
     names = np.array(["", "train", "validation", "test"])[part[hidden]]
     secret = pd.DataFrame({"id": ids[hidden], "target": truth[hidden], "split": names})

@@ -11,6 +11,9 @@ DRIFT_ROWS = 3000
 # How well training and test rows must be told apart (an area under the ROC curve) for the folds to follow the drift.
 DRIFT = 0.8
 
+# So many standard deviations a straightened column goes at most.
+FARTHEST = 8.0
+
 
 def looks_like_dates(column):
     values = column.dropna().astype(str)
@@ -49,7 +52,20 @@ class Data(Kind):
         dates = [name for name, role in self.roles.items() if role == "date"]
         self.origin = {name: pd.to_datetime(table[name], errors="coerce").min() for name in dates}
         self.drift = 0.5
+        self.moments = self.moments_of(table)
         return self
+
+    def moments_of(self, table):
+        """When each row is from, where the task says which column tells and it tells of every row."""
+        name = self.spec.get("time")
+        if name not in table.columns:
+            return None
+        column = table[name]
+        if not pd.api.types.is_numeric_dtype(column):
+            when = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
+            column = (when - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        moments = column.to_numpy(float)
+        return moments if np.isfinite(moments).all() else None
 
     def inputs(self, table, directory=None, part="test"):
         columns = {}
@@ -74,9 +90,15 @@ class Data(Kind):
 
     def folds(self, problem):
         """Where test rows look unlike training rows, as later ones do, the folds predict the training rows that look
-        most like them from those that look less so."""
+        most like them from those that look less so; where a column says when, the later ones from the earlier."""
+        if problem.groups is not None:
+            return None
         self.drift, likeness = drift(problem.x, problem.x_test)
-        if self.drift < DRIFT or len(problem.y) < 200:
+        if self.moments is not None:
+            likeness = self.moments
+        elif self.drift < DRIFT:
+            return None
+        if len(problem.y) < 200:
             return None
         self.mean_of_folds = False
         order = np.argsort(likeness, kind="stable")
@@ -162,7 +184,14 @@ class Features:
         from sklearn.compose import ColumnTransformer
         from sklearn.impute import SimpleImputer
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransformer, StandardScaler, TargetEncoder
+        from sklearn.preprocessing import (
+            FunctionTransformer,
+            OneHotEncoder,
+            OrdinalEncoder,
+            PowerTransformer,
+            StandardScaler,
+            TargetEncoder,
+        )
 
         texts = text_columns(x)
         numbers, few, many = columns_of(x.drop(columns=texts))
@@ -178,8 +207,10 @@ class Features:
             fill = SimpleImputer(strategy="median", add_indicator=True)
             skewed = [name for name in numbers if self.kind != "standard" and abs(x[name].skew()) > 0.5]
             straight = [name for name in numbers if name not in skewed]
+            # The power of a value far outside of what the training rows have explodes.
+            bounded = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})
             parts = [
-                ("power", make_pipeline(fill, PowerTransformer()), skewed),
+                ("power", make_pipeline(fill, PowerTransformer(), bounded), skewed),
                 ("numbers", make_pipeline(fill, StandardScaler()), straight),
                 ("texts", make_pipeline(Directions(), StandardScaler()), texts),
             ]
