@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use mlgym::{Agent, AgentFactory, ReadyTask, Stage};
 use mlgym_agents::AutoMl;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::automl::pipeline::Options;
 use mlgym_agents::models::scripted::{Answering, text};
-use mlgym_agents::models::{Completion, Message, Request};
-use mlgym_journal::{EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Outcome, Verdict, VerdictStage};
+use mlgym_agents::models::{Completion, Message, Model, ModelError, Request};
+use mlgym_journal::{
+    BudgetKind, Budgets, EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Outcome, TokenUsage,
+    Verdict, VerdictStage,
+};
 use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
 use mlgym_sandbox::image::ImageBuilder;
 use mlgym_tasks::Suite;
@@ -36,14 +40,23 @@ async fn episode(
     options: Options,
     answer: impl Fn(&Request) -> Completion + Send + Sync + Clone + 'static,
 ) -> (EpisodeRecord, Vec<Verdict>) {
+    // Plenty, for machines that are busy; it is not used up where there is quiet.
+    let budgets = Budgets { wall_s: Some(900.0), ..Budgets::default() };
+    episode_of(options, budgets, Arc::new(Answering(answer))).await
+}
+
+/// Runs one episode with a model, within budgets.
+async fn episode_of(
+    options: Options,
+    budgets: Budgets,
+    model: Arc<dyn Model>,
+) -> (EpisodeRecord, Vec<Verdict>) {
     let lab = Lab::new().await;
     let ready = ready(&lab).await;
     let mut plan = lab.plan(&ready.task);
-    // Plenty, for machines that are busy; it is not used up where there is quiet.
-    plan.episodes[0].budgets.wall_s = Some(900.0);
+    plan.episodes[0].budgets = budgets;
     let agents: Arc<dyn AgentFactory> = Arc::new(move |_: &EpisodePlan| {
-        let model = Arc::new(Answering(answer.clone()));
-        Some(Box::new(AutoMl::new(Some(model), options.clone())) as Box<dyn Agent>)
+        Some(Box::new(AutoMl::new(Some(model.clone()), options.clone())) as Box<dyn Agent>)
     });
     let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
     let record = report.records.into_iter().next().unwrap();
@@ -244,4 +257,78 @@ async fn an_infeasible_plan_fails_and_a_revision_is_carried_out() {
     let revised = of(&verdicts, VerdictStage::Execution, "revised")[0];
     assert!(revised.passed() && revised.round == 1);
     assert!(of(&verdicts, VerdictStage::Implementation, "revised")[0].passed());
+}
+
+/// A model whose provider fails when its verifier is asked.
+#[derive(Debug)]
+struct WithoutVerifier;
+
+#[async_trait]
+impl Model for WithoutVerifier {
+    fn name(&self) -> &str {
+        "half"
+    }
+
+    async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
+        match (request.role.as_str(), request.draw) {
+            ("verifier", _) => Err(ModelError::Unavailable {
+                model: "half".to_owned(),
+                reason: "the line is dead".to_owned(),
+            }),
+            ("planner", 1) => Err(ModelError::TimedOut { model: "half".to_owned(), seconds: 1.0 }),
+            ("planner", draw) => Ok(plan(["first", "second"][usize::from(draw > 0)], &["ridge"])),
+            ("data agent" | "model agent", _) => Ok(proposal(&json!([]))),
+            _ => Ok(fit(request).unwrap()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_fails_costs_its_answers_and_nothing_that_was_trained() {
+    let budgets = Budgets { wall_s: Some(900.0), ..Budgets::default() };
+    let options = Options { plans: Some(3), ..Options::default() };
+    let (record, verdicts) = episode_of(options, budgets, Arc::new(WithoutVerifier)).await;
+    assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+    assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
+    let executed =
+        verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Execution && verdict.passed());
+    assert_eq!(executed.count(), 2, "the draw that failed has no plan, and the others have: {verdicts:#?}");
+}
+
+/// The verifier's answer takes more tokens than there are: what was trained in forks is graded, and not the sample that lay
+/// in the episode's own place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_ends_after_training_has_the_best_plan_graded() {
+    let answer = |request: &Request| match request.role.as_str() {
+        "planner" => plan(["first", "second"][usize::from(request.draw > 0)], &["ridge"]),
+        "data agent" | "model agent" => proposal(&json!([])),
+        "verifier" => Completion {
+            usage: TokenUsage { prompt: 900_000, completion: 200_000, ..TokenUsage::default() },
+            ..fit(request).unwrap()
+        },
+        _ => fit(request).unwrap(),
+    };
+    let budgets = Budgets { wall_s: Some(900.0), tokens: Some(1_000_000), ..Budgets::default() };
+    let options = Options { plans: Some(2), ..Options::default() };
+    let (record, _) = episode_of(options, budgets, Arc::new(Answering(answer))).await;
+    assert_eq!((record.status, record.truncated), (EpisodeStatus::Graded, Some(BudgetKind::Tokens)));
+    assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
+}
+
+/// Nothing keeps the demand: the best that there is is handed in all the same, and says that it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demand_that_nothing_meets_leaves_the_best_model_and_not_the_baseline() {
+    let answer = |request: &Request| match request.role.as_str() {
+        "planner" => plan(["first", "second", "third", "fourth"][request.draw as usize], &["ridge"]),
+        "data agent" | "model agent" => proposal(&json!([])),
+        _ => fit(request).unwrap(),
+    };
+    let constraints = vec!["rmse<=1".parse().unwrap()];
+    let options = Options { plans: Some(1), rounds: 1, constraints, ..Options::default() };
+    let (record, verdicts) = episode(options, answer).await;
+    assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+    assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
+    let missed =
+        verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Constraint && !verdict.passed());
+    assert_eq!(missed.count(), 2, "once in each round: {verdicts:#?}");
 }

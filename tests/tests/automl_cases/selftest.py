@@ -62,10 +62,14 @@ def program(where, name, *arguments):
     return json.loads(text) if text else [1, "", "the process ended without a word"]
 
 
-def case(name, task, metric, train, test, target="y", must=(), refused=None, classes=None, text=None, every=False):
+def case(
+    name, task, metric, train, test, target="y", must=(), refused=None, classes=None, text=None, every=False, more=None,
+    prediction=None, then=None,
+):
     """Puts a table through the whole of the engine, with the candidates that `must` be fitted, or with `every` one. The
     others may fail; whatever they do, there is an ensemble with a submission of the right form, and a model that loads and predicts. With `refused`
-    the table must be turned down with these words."""
+    the table must be turned down with these words. `more` is added to what the task says of itself, and `then` looks at
+    what came of it all."""
     where = ROOT / name
     (where / "data").mkdir(parents=True)
     (where / "work").mkdir()
@@ -77,17 +81,19 @@ def case(name, task, metric, train, test, target="y", must=(), refused=None, cla
         (where / "data/test.csv").write_text(text[1])
     form = {"columns": [target], "prediction": "value"}
     if task == "classification":
-        prediction = "class" if metric in ("accuracy", "f1") else "probability"
+        prediction = prediction or ("class" if metric in ("accuracy", "f1") else "probability")
         columns = [target] if prediction == "class" or len(classes) == 2 else [str(c) for c in classes]
         form = {"columns": columns, "prediction": prediction, "classes": classes}
     spec = {
         "kind": "tabular", "task": task, "metric": metric, "train": "train.csv", "test": "test.csv", "id": "id",
         "goal": "minimize" if metric in ("log_loss", "rmse", "mae") else "maximize", "target": target, "submission": form,
-    }
+    } | (more or {})
     (where / "data/dataset.json").write_text(json.dumps(spec))
     SUBMISSION.unlink(missing_ok=True)
     try:
-        check(where, name, must, refused, every)
+        ensemble = check(where, name, must, refused, every)
+        if then is not None:
+            then(where, ensemble)
     except AssertionError as wrong:
         failures.append(name)
         print(f"{name}: WRONG: {wrong}", flush=True)
@@ -145,6 +151,7 @@ def check(where, name, must, refused, every):
     after = pd.read_csv(SUBMISSION)
     assert list(after.columns) == list(before.columns) and len(after) == len(before), "another form"
     print(f"{name}: {len(results)} results, {len(broken)} broken: {', '.join(broken)}", flush=True)
+    return ensemble
 
 
 def table(rows, first=0):
@@ -202,5 +209,63 @@ drifting = table(400).assign(time=np.arange(400.0))
 case(
     "a drift", "regression", "rmse", drifting.assign(y=drifting["time"] / 50 + drifting["a"]),
     table(150, 400).assign(time=np.arange(400.0, 550.0)), must=["ridge", "lightgbm"],
+)
+(ENGINE / "folds.py").write_text("""
+import json
+from automl_common import DATA, SPEC, Problem, pd
+problem, table = Problem.load(0), pd.read_csv(DATA / SPEC["train"])
+column = table[SPEC.get("group") or SPEC["time"]]
+pairs = [[sorted(set(column[rows])) for rows in fold] for fold in problem.folds]
+print(json.dumps({"pairs": pairs, "columns": list(problem.x.columns)}))
+""")
+
+
+def folds_of(where):
+    code, said, complaint = program(where, "folds.py")
+    assert code == 0, complaint
+    return json.loads(said)
+
+
+def groups_are_kept_together(where, ensemble):
+    found = folds_of(where)
+    assert "who" not in found["columns"], "the group is learnt from"
+    assert all(not set(fit) & set(held) for fit, held in found["pairs"]), "a group is on both sides"
+    # What a group has in common cannot be known of another: an honest measure says so.
+    assert ensemble["raw"] > 2.0, f"{ensemble['raw']} is what a model has that saw rows of the same group"
+
+
+def later_rows_are_predicted_from_earlier(where, ensemble):
+    pairs = folds_of(where)["pairs"]
+    assert len(pairs) == 3 and all(max(fit) < min(held) for fit, held in pairs), "a later row was fitted on"
+
+
+def named_at_the_threshold(where, ensemble):
+    from sklearn.metrics import f1_score
+
+    told = pd.read_csv(SUBMISSION)["y"].to_numpy() > 0.5
+    # Hardly a row is likelier than not to be a rare one: at a half nothing would be found.
+    found = f1_score(truth, told)
+    assert found > 0.15 and found > ensemble["raw"] - 0.2, f"{found} is not what {ensemble['raw']} promised"
+
+
+who = np.repeat(np.arange(40), 6)
+effect = rng.normal(size=40) * 3
+grouped = table(240).assign(who=who, site=effect[who] * 7 % 5 + who)
+case(
+    "groups", "regression", "rmse", grouped.assign(y=effect[who] + 0.1 * rng.normal(size=240)),
+    table(24, 900).assign(site=50.0 + np.arange(24)), must=["ridge", "extra-trees"], more={"group": "who"},
+    then=groups_are_kept_together,
+)
+when = rng.permutation(300)
+case(
+    "times", "regression", "rmse", table(300).assign(time=when, y=rng.normal(size=300)), table(40, 900).assign(time=np.arange(300, 340)),
+    must=["ridge"], more={"time": "time"}, then=later_rows_are_predicted_from_earlier,
+)
+rare, rare_test = table(900), table(600, 1000)
+truth = (rng.random(600) < 1 / (1 + np.exp(2.7 - 0.8 * rare_test["a"]))).astype(int).to_numpy()
+labels = (rng.random(900) < 1 / (1 + np.exp(2.7 - 0.8 * rare["a"]))).astype(int)
+case(
+    "rare ones to find by probabilities", "classification", "f1", rare.assign(y=labels), rare_test, classes=[0, 1],
+    must=["logistic-power"], prediction="probability", then=named_at_the_threshold,
 )
 sys.exit(bool(failures))
