@@ -95,9 +95,11 @@ impl Agent for RivalAgent {
         if must(environment, "write the rival's program", write).await?.is_none() {
             return Ok(());
         }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number above 0")]
+        let cores = environment.task().limits.cpus.floor().max(1.0) as u32;
         // A rival that overruns its time is not cut off: it is to be compared at its best.
         let run = Action::Shell {
-            command: format!("python {path} {} {}", self.seconds, context.seed),
+            command: format!("python {path} {} {} {cores}", self.seconds, context.seed),
             timeout: Some(4.0 * self.seconds + 120.0),
             background: false,
         };

@@ -1,5 +1,5 @@
-//! A task of the user's own data: a directory in the house layout, like any other, made from a table, a directory of
-//! images or a repository.
+//! A task of the user's own data: a directory in the house layout, like any other, made from a table or a
+//! directory of images.
 //!
 //! The host looks at names and sizes only. What the data says is read in a closed sandbox, which also decides what the
 //! target is, hides rows for the test, and says in a sentence what is wrong with the data. This module knows nothing of

@@ -1,4 +1,4 @@
-"""`flaml.py SECONDS SEED`: FLAML as its users run it: the table as it is, its own defaults, the task's metric."""
+"""`flaml.py SECONDS SEED CORES`: FLAML as its users run it: the table as it is, its own defaults, the task's metric."""
 
 import time
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from flaml import AutoML
 
-seconds, seed = float(sys.argv[1]), int(sys.argv[2])
+seconds, seed, cores = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 data = pathlib.Path("/data")
 spec = json.loads((data / "dataset.json").read_text())
 train, test = pd.read_csv(data / spec["train"]), pd.read_csv(data / spec["test"])
@@ -22,7 +22,8 @@ automl = AutoML()
 # What was spent on loading the library is spent.
 budget = seconds - (time.monotonic() - started)
 automl.fit(
-    X_train=x, y_train=target, task=spec["task"], metric=spec["metric"], time_budget=budget, n_jobs=1, seed=seed, verbose=1
+    X_train=x, y_train=target, task=spec["task"], metric=spec["metric"], time_budget=budget, n_jobs=cores, seed=seed,
+    verbose=1,
 )
 submission = test[[spec["id"]]].copy()
 if form["prediction"] == "probability":

@@ -1,4 +1,4 @@
-"""`random_forest.py SECONDS SEED`: a random forest, its leaves, share of columns and depth found by random search."""
+"""`random_forest.py SECONDS SEED CORES`: a random forest, its leaves, share of columns and depth found by random search."""
 
 import time
 
@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-seconds, seed = float(sys.argv[1]), int(sys.argv[2])
+seconds, seed, cores = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 data = pathlib.Path("/data")
 spec = json.loads((data / "dataset.json").read_text())
 train, test = pd.read_csv(data / spec["train"]), pd.read_csv(data / spec["test"])
@@ -38,7 +38,7 @@ def make(parameters, trees=200):
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), many),
         remainder="passthrough",
     )
-    return make_pipeline(coder, kind(trees, n_jobs=1, random_state=seed, **parameters))
+    return make_pipeline(coder, kind(trees, n_jobs=cores, random_state=seed, **parameters))
 
 
 def score(model, x, y):

@@ -115,25 +115,43 @@ facts["requirements"] = dict(sorted(pins.items(), key=lambda item: item[0].lower
 facts["loaded"] = sorted(found)
 facts["python"] = ".".join(map(str, sys.version_info[:3]))
 
-# Libraries that the user does not want: a process in which they cannot be imported must answer the same.
 BLOCK = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {name!r}:
-            raise ImportError("forbidden: " + name)
+        if name.split(".")[0] in {names!r}:
+            raise ImportError("not installed: " + name)
 sys.meta_path.insert(0, Blocked())
 sys.argv = ["predict.py", {source!r}, "/tmp/without.csv"]
 sys.path.insert(0, "/deliver")
 import runpy
 runpy.run_path("/deliver/predict.py", run_name="__main__")
 """
+
+
+def run_without(modules, source):
+    """Runs predict.py in a process in which some modules cannot be imported."""
+    code = BLOCK.format(names=sorted(modules), source=str(source))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/tmp", timeout=600)
+
+
+# Where nothing is installed but what requirements.txt lists, it must run as well; a Parquet file, too.
+unlisted = {module for module, who in owners.items() if not any(name in pins for name in who)}
+sources = [inputs]
+if not is_images:
+    sources.append(pathlib.Path("/tmp/some.parquet"))
+    pd.read_csv(inputs, dtype=str).head(50).to_parquet(sources[-1])
+for source in sources:
+    ran = run_without(unlisted, source)
+    if ran.returncode != 0:
+        said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()
+        facts["problems"].append(f"with what requirements.txt lists, predict.py fails on {source.name}: {said[-1] if said else ''}")
+
+# Libraries that the user does not want: a process in which they cannot be imported must answer the same.
 facts["needed"] = {}
 for name in forbidden:
     modules = [module for module, who in owners.items() if name.lower() in [w.lower() for w in who]] or [name]
-    code = BLOCK.format(name=modules[0], source=str(inputs))
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/tmp", timeout=600)
-    facts["needed"][name] = ran.returncode != 0
+    facts["needed"][name] = run_without(modules, inputs).returncode != 0
 
 # Importances: what is answered when one column of the held-out rows is shuffled.
 if not is_images:

@@ -74,6 +74,8 @@ struct Report {
     seconds: f64,
     seeds: Vec<u64>,
     parallel: u16,
+    /// What each episode may use, over all sets.
+    cores: BTreeSet<String>,
     image: String,
     #[serde(flatten)]
     comparison: Comparison,
@@ -113,7 +115,8 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let comparison = compare(&agents, &report.records);
     let seeds = seeds(&arguments);
     let Arguments { seconds, parallel, .. } = arguments;
-    let shown = Report { run: manifest.run.to_string(), seconds, seeds, parallel, image, comparison };
+    let cores = tasks.iter().map(|task| task.limits.cpus.to_string()).collect();
+    let shown = Report { run: manifest.run.to_string(), seconds, seeds, parallel, cores, image, comparison };
     session.output.result(&shown, |shown| text(shown, &agents, &report.records));
     verdict(session, &manifest, &report)?;
     Ok(ExitCode::SUCCESS)
@@ -252,9 +255,10 @@ fn text(report: &Report, agents: &[&str], records: &[EpisodeRecord]) -> String {
         text.push_str(&format!("  {}: {} {lead}\n", loss.set, loss.to));
     }
     text.push_str(&format!(
-        "{} episodes of {} s each on one core, {} at once, in the image {}; run {}\n",
+        "{} episodes of {} s each on {} cores, {} at once, in the image {}; run {}\n",
         records.len(),
         report.seconds,
+        report.cores.iter().map(String::as_str).collect::<Vec<_>>().join(" or "),
         report.parallel,
         report.image,
         report.run,
