@@ -40,8 +40,8 @@ async fn episode(
     options: Options,
     answer: impl Fn(&Request) -> Completion + Send + Sync + Clone + 'static,
 ) -> (EpisodeRecord, Vec<Verdict>) {
-    // Plenty, for machines that are busy; it is not used up where there is quiet.
-    let budgets = Budgets { wall_s: Some(900.0), ..Budgets::default() };
+    // Plenty, for machines that are busy; what is known is tried for as long as there is time.
+    let budgets = Budgets { wall_s: Some(300.0), ..Budgets::default() };
     episode_of(options, budgets, Arc::new(Answering(answer))).await
 }
 
@@ -162,7 +162,7 @@ async fn plans_are_measured_side_by_side_and_made_up_scores_are_caught() {
     let chosen = chosen.last().unwrap();
     assert!(["good", "forged"].contains(&chosen.subject.as_str()), "{chosen:?}");
     assert!(
-        chosen.measured.values().all(|score| *score < -20.0),
+        chosen.measured.iter().all(|(name, score)| !name.starts_with("score ") || *score < -20.0),
         "an error in the target's unit: {chosen:?}"
     );
     assert!(of(&verdicts, VerdictStage::Implementation, &chosen.subject)[0].passed());
@@ -285,7 +285,7 @@ impl Model for WithoutVerifier {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_fails_costs_its_answers_and_nothing_that_was_trained() {
-    let budgets = Budgets { wall_s: Some(900.0), ..Budgets::default() };
+    let budgets = Budgets { wall_s: Some(300.0), ..Budgets::default() };
     let options = Options { plans: Some(3), ..Options::default() };
     let (record, verdicts) = episode_of(options, budgets, Arc::new(WithoutVerifier)).await;
     assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
@@ -308,7 +308,7 @@ async fn a_budget_that_ends_after_training_has_the_best_plan_graded() {
         },
         _ => fit(request).unwrap(),
     };
-    let budgets = Budgets { wall_s: Some(900.0), tokens: Some(1_000_000), ..Budgets::default() };
+    let budgets = Budgets { wall_s: Some(300.0), tokens: Some(1_000_000), ..Budgets::default() };
     let options = Options { plans: Some(2), ..Options::default() };
     let (record, _) = episode_of(options, budgets, Arc::new(Answering(answer))).await;
     assert_eq!((record.status, record.truncated), (EpisodeStatus::Graded, Some(BudgetKind::Tokens)));

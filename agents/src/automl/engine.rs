@@ -263,6 +263,7 @@ impl<'a> Engine<'a> {
         self.place_all(&plan.candidates).await?;
         let looks = self.look(&plan.candidates, &mut round).await?;
         self.race(&looks, &mut round).await?;
+        self.make_do(&looks, &mut round).await?;
         let mut ensemble = self.mix(&mut round).await?;
         if self.tune(plan.tuned, &mut round).await? {
             ensemble = self.mix(&mut round).await?;
@@ -315,12 +316,15 @@ impl<'a> Engine<'a> {
     }
 
     /// Measures those that go on after the first look, on every fold.
-    async fn race(&mut self, looks: &[Look], round: &mut Round) -> Result<(), Stop> {
+    async fn race(&mut self, first: &[Look], round: &mut Round) -> Result<(), Stop> {
+        let again = if self.site.look_rows > 0 { Some(self.look_again(first, round).await?) } else { None };
         let elapsed = self.context.elapsed();
         let Some(left) = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)) else {
             return Ok(());
         };
-        let growth = race::growth(self.site.rows, self.site.folds, self.site.look_rows);
+        let looks = again.as_deref().unwrap_or(first);
+        let growth = race::growth(self.site.folds);
+        let cheapest = first.iter().map(|look| look.seconds).fold(f64::INFINITY, f64::min);
         // Half of what is left of everything, so that the best can be tuned, too.
         let chosen = race::survivors(looks, growth, 0.5 * left);
         let names: Vec<String> = chosen.iter().map(|index| label(&looks[*index].module)).collect();
@@ -337,13 +341,70 @@ impl<'a> Engine<'a> {
             if !is_first && seconds * growth > rest {
                 continue;
             }
-            let deadline = (3.0 * seconds * growth + 3.0).min(rest);
+            // Room is left for making do with few rows.
+            let reserve = if is_first { cheapest * race::growth(self.site.folds) } else { 0.0 };
+            let deadline = (3.0 * seconds * growth + 3.0).min((rest - reserve).max(0.5 * rest));
             let arguments = format!("{} 0 {:.0}", self.site.folds, deadline.ceil());
             let job = Job { name, module: module.clone(), arguments, deadline, program: "race.py" };
             if let Some((trained, took)) = self.measure(&job, round).await? {
                 round.costs.insert(trained.name.clone(), seconds + took);
                 round.keep(trained);
             }
+        }
+        Ok(())
+    }
+
+    /// Looks at the better candidates again, on the whole first fold, which is kept; few rows say little of how long all take.
+    async fn look_again(&mut self, looks: &[Look], round: &mut Round) -> Result<Vec<Look>, Stop> {
+        let elapsed = self.context.elapsed();
+        let all = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)).unwrap_or(0.0);
+        let end = elapsed.as_secs_f64() + race::second_look(round.time.race(elapsed), all);
+        let order = race::promoted(looks);
+        let mut again: Vec<Look> = Vec::new();
+        for (position, index) in order.iter().enumerate() {
+            let left = end - self.context.elapsed().as_secs_f64();
+            let is_over = left < 1.0 || !self.has_steps();
+            if is_over && !again.is_empty() {
+                break;
+            }
+            let allowed = race::allowance(left.max(1.0), order.len() - position);
+            let module = looks[*index].module.clone();
+            let arguments = format!("1 0 {:.0}", allowed.ceil());
+            let job = Job { name: label(&module), module, arguments, deadline: allowed, program: "race.py" };
+            if let Some((seen, seconds)) = self.measure(&job, round).await? {
+                again.push(Look { module: job.module, score: seen.score, seconds });
+            } else if is_over {
+                break;
+            }
+        }
+        Ok(again)
+    }
+
+    /// Has the best candidate that there is time for fitted on few rows of every fold, where none could be measured on all of
+    /// them: any model is better than the baseline.
+    async fn make_do(&mut self, looks: &[Look], round: &mut Round) -> Result<(), Stop> {
+        if !round.trained.is_empty() {
+            return Ok(());
+        }
+        let elapsed = self.context.elapsed();
+        let left = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed));
+        let Some(left) = left else { return Ok(()) };
+        let (rows, folds) = (race::fewest_rows(self.site.look_rows), self.site.folds);
+        let mut order: Vec<&Look> = looks.iter().collect();
+        order.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let Some(look) =
+            order.iter().find(|look| look.seconds * race::growth(folds) <= left).or(order.last())
+        else {
+            return Ok(());
+        };
+        let text = format!("{}: fitted on {rows} rows of each fold, for want of time", label(&look.module));
+        self.context.note("race", text)?;
+        let arguments = format!("{folds} {rows} {:.0}", left.ceil());
+        let module = look.module.clone();
+        let job = Job { name: label(&module), module, arguments, deadline: left, program: "race.py" };
+        if let Some((trained, took)) = self.measure(&job, round).await? {
+            round.costs.insert(trained.name.clone(), took);
+            round.keep(trained);
         }
         Ok(())
     }

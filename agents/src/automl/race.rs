@@ -16,8 +16,8 @@ const MOST_TRIALS: f64 = 12.0;
 /// Trials without improvement after which a candidate is left alone.
 const PATIENCE: u64 = 24;
 
-/// Measuring takes somewhat more than in proportion to the rows.
-const GROWTH: f64 = 1.2;
+/// The share of all that is left which looks at whole folds may take, after looks at few rows.
+const SECOND_LOOK: f64 = 0.4;
 
 /// What a first look at a candidate showed.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,14 +37,35 @@ pub(crate) fn look_rows(rows: u64, folds: u64, start: f64) -> u64 {
     if rows > 2 * look && folds > 1 { look } else { 0 }
 }
 
-/// Says by what a first look's duration is to be multiplied for the folds that are left.
-#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
-pub(crate) fn growth(rows: u64, folds: u64, look: u64) -> f64 {
-    let fitted = rows as f64 * (folds as f64 - 1.0).max(1.0) / folds.max(1) as f64;
-    match look {
-        0 => (folds as f64 - 1.0).max(0.0),
-        look => folds as f64 * (fitted / look as f64).powf(GROWTH),
-    }
+/// Says by what the duration of a look at a whole fold is to be multiplied for the folds that are left.
+#[expect(clippy::cast_precision_loss, reason = "a handful of folds")]
+pub(crate) fn growth(folds: u64) -> f64 {
+    (folds as f64 - 1.0).max(0.0)
+}
+
+/// Chooses who is looked at on a whole fold after a look at few rows, the best first: two thirds, because what few rows say
+/// of the order is vague, and what they say of the time is nothing.
+pub(crate) fn promoted(looks: &[Look]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..looks.len()).collect();
+    order.sort_by(|a, b| looks[*b].score.total_cmp(&looks[*a].score));
+    order.truncate((looks.len() * 2).div_ceil(3));
+    order
+}
+
+/// Returns the seconds for looks at whole folds: what is left of the race, or a share of all that is left.
+pub(crate) fn second_look(race: Option<f64>, all: f64) -> f64 {
+    race.unwrap_or(0.0).max(SECOND_LOOK * all)
+}
+
+/// Returns what the next of so many may take: twice its fair share, because most take much less.
+#[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
+pub(crate) fn allowance(left: f64, count: usize) -> f64 {
+    (2.0 * left / count.max(1) as f64).min(left)
+}
+
+/// Returns the rows of each fold that a candidate is fitted on when none could be measured on all of them.
+pub(crate) fn fewest_rows(look: u64) -> u64 {
+    if look > 0 { look } else { FEW_ROWS }
 }
 
 /// Chooses who goes on, the best first: about half, more where time is plentiful, and nobody that would take most of
@@ -163,11 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_few_rows_says_what_all_would_take() {
-        assert_eq!((look_rows(900, 5, 0.05), growth(900, 5, 0)), (0, 4.0));
-        assert_eq!((look_rows(50_000, 1, 0.05), growth(50_000, 1, 0)), (0, 0.0));
+    fn a_look_is_at_a_whole_fold_or_at_few_rows_and_then_at_a_whole_fold() {
+        assert_eq!((look_rows(900, 5, 0.05), growth(5)), (0, 4.0));
+        assert_eq!((look_rows(50_000, 1, 0.05), growth(1)), (0, 0.0));
         assert_eq!((look_rows(50_000, 5, 0.05), look_rows(50_000, 5, 0.3)), (LOOK_ROWS, FEW_ROWS));
-        assert!((growth(37_500, 5, LOOK_ROWS) - 5.0 * 10_f64.powf(GROWTH)).abs() < 1e-9);
+        let five = looks(&[(0.1, 9.0), (0.9, 1.0), (0.5, 1.0), (0.7, 1.0), (0.2, 1.0)]);
+        assert_eq!(promoted(&five), [1, 3, 2, 4]);
+        assert_eq!((second_look(Some(20.0), 30.0), second_look(None, 30.0)), (20.0, 12.0));
+        assert_eq!((allowance(12.0, 4), allowance(3.0, 1)), (6.0, 3.0));
     }
 
     #[test]

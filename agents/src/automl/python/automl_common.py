@@ -245,13 +245,13 @@ class Tally:
         self.times = np.zeros(len(problem.y))
         self.tests, self.folds = 0.0, []
 
-    def add(self, problem, make, fold):
-        """Takes a fold in; where folds have no meaning, everything with the first."""
+    def add(self, problem, make, fold, rows=0):
+        """Takes a fold in, fitted on so many of its rows or on all; where folds have no meaning, everything with the first."""
         if problem.kind.at_once:
             if not self.folds:
                 self._add_all(problem, make)
             return
-        held, test = fit_fold(problem, make, fold)
+        held, test = fit_fold(problem, make, fold, rows)
         if not np.isfinite(held).all() or (test is not None and not np.isfinite(test).all()):
             raise SystemExit("the predictions are not finite")
         rows = problem.folds[fold][1]

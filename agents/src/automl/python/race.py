@@ -1,8 +1,8 @@
 """`race.py CANDIDATE OUTPUT SEED FOLDS ROWS DEADLINE`: measures a candidate on its first folds.
 
-With ROWS above 0 it is fitted on so many rows of the first fold only and nothing is kept: a first look. With 0 it
+With ROWS above 0 and one fold it is fitted on so many rows of it and nothing is kept: a first look. Otherwise it
 goes on from the folds that have been measured already up to FOLDS, of a tuned result with its parameters, and keeps
-its predictions. The deadline is for what takes several times too long: what is complete by then is kept.
+its predictions; with ROWS above 0 each further fold is fitted on so many of its rows. The deadline is for what takes several times too long: what is complete by then is kept.
 """
 
 import importlib
@@ -30,7 +30,7 @@ stop_after(float(deadline))
 problem = Problem.load(int(seed))
 make = importlib.import_module(f"candidate_{name}").make
 OUT.mkdir(parents=True, exist_ok=True)
-if int(rows) > 0:
+if int(rows) > 0 and int(folds) == 1:
     held, _ = fit_fold(problem, make, 0, int(rows), with_test=False)
     known = problem.y[problem.folds[0][1]]
     values = [smooth_score(problem, known, predicted) for predicted in held]
@@ -54,7 +54,7 @@ def with_parameters(**more):
 
 
 for fold in range(len(tally.folds), min(int(folds), len(problem.folds))):
-    tally.add(problem, with_parameters, fold)
+    tally.add(problem, with_parameters, fold, int(rows))
     # What is complete is kept when the next repetition would be cut off.
     spent = time.monotonic() - started
     if len(tally.folds) % problem.once == 0 and spent > 0.5 * float(deadline):
