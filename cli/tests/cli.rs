@@ -56,7 +56,7 @@ fn what_is_mistyped_is_answered_with_the_nearest_and_exit_code_2() {
     check(home, &["eval", "--memory", "--record", "rec"], 2, &["--memory with --record"]);
     check(home, &["eval", "--constraint", "mb>=3"], 2, &["no constraint", "mb<=20"]);
     let unmeasured = ["eval", "--task", "diabetes", "--constraint", "f1>=0.5"];
-    check(home, &unmeasured, 2, &["no task of this run measures it, but rmse"]);
+    check(home, &unmeasured, 2, &["mlgym/diabetes measures rmse and not f1"]);
     check(home, &["run", "show", "nothing"], 2, &["failed to find the run"]);
     check(home, &["run", "resume", "last"], 2, &["has none"]);
     check(home, &["image", "build", "mll"], 2, &["did you mean \"ml\"?"]);

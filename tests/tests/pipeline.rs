@@ -2,13 +2,14 @@
 //! model proposes is carried out and measured, and what is wrong with it is caught by the stage that it belongs to.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test needs and does not get must fail it")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mlgym::{Agent, AgentFactory, ReadyTask, Stage};
 use mlgym_agents::AutoMl;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::automl::pipeline::Options;
+use mlgym_agents::memory::{Experience, Memory, MemoryError, Remembered};
 use mlgym_agents::models::scripted::{Answering, text};
 use mlgym_agents::models::{Completion, Message, Model, ModelError, Request};
 use mlgym_journal::{
@@ -331,4 +332,64 @@ async fn a_demand_that_nothing_meets_leaves_the_best_model_and_not_the_baseline(
     let missed =
         verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Constraint && !verdict.passed());
     assert_eq!(missed.count(), 2, "once in each round: {verdicts:#?}");
+}
+
+/// Keeps experiences for as long as a test lasts.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<Vec<Experience>>);
+
+#[async_trait]
+impl Memory for Shelf {
+    async fn recall(&self, kind: &str, task: &str) -> Result<Vec<Remembered>, MemoryError> {
+        let kept = self.0.lock().unwrap();
+        let alike = kept.iter().filter(|kept| kept.traits.kind == kind && kept.traits.task == task);
+        let remembered = alike
+            .enumerate()
+            .map(|(index, kept)| Remembered { id: (index + 1).to_string(), experience: kept.clone() });
+        Ok(remembered.collect())
+    }
+
+    async fn remember(&self, experience: &Experience) -> Result<(), MemoryError> {
+        self.0.lock().unwrap().push(experience.clone());
+        Ok(())
+    }
+}
+
+/// Three episodes that share a memory: what the first came to is evidence for the second; after two successes what is none of
+/// the knowledge base is a candidate of its own for the third. An episode without a memory hears of none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_worked_is_evidence_and_becomes_a_skill_after_two_successes() {
+    let (shelf, heard) = (Arc::new(Shelf::default()), Arc::new(Mutex::new(Vec::<String>::new())));
+    let own = json!([{
+        "name": "own-ridge", "why": "a line of its own", "imports": ["from sklearn.linear_model import Ridge"], "code": "",
+        "model": "Piped(Features(\"standard\"), Ridge(7.5))", "space": [],
+    }]);
+    let model = |proposes: bool| {
+        let (own, heard) = (own.clone(), heard.clone());
+        move |request: &Request| match request.role.as_str() {
+            "planner" => {
+                heard.lock().unwrap().push(serde_json::to_string(&request.messages).unwrap());
+                plan("one", if proposes { &[] } else { &["own-ridge"] })
+            }
+            "model agent" if proposes => proposal(&own),
+            "data agent" | "model agent" => proposal(&json!([])),
+            _ => fit(request).unwrap(),
+        }
+    };
+    for proposes in [true, true, false] {
+        let memory: Arc<dyn Memory> = shelf.clone();
+        let options = Options { plans: Some(1), memory: Some(memory), ..Options::default() };
+        let (record, verdicts) = episode(options, model(proposes)).await;
+        assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
+        let planned = of(&verdicts, VerdictStage::Plan, "one");
+        assert!(planned.len() == 1 && planned[0].passed(), "{verdicts:#?}");
+    }
+    assert_eq!(shelf.0.lock().unwrap().len(), 3);
+    let options = Options { plans: Some(1), ..Options::default() };
+    episode(options, model(true)).await;
+    let heard = heard.lock().unwrap();
+    let recalls: Vec<bool> = heard.iter().map(|asked| asked.contains("memory:")).collect();
+    assert_eq!(recalls, [false, true, true, false]);
+    let skills: Vec<bool> = heard.iter().map(|asked| asked.contains("knowledge:own-ridge")).collect();
+    assert_eq!(skills, [false, false, true, false]);
 }

@@ -153,13 +153,10 @@ pub(crate) async fn print(
 fn measurable(options: &AgentOptions, tasks: &[Arc<Task>]) -> Result<(), Failure> {
     for constraint in &options.constraints {
         let Constraint::Metric { metric, .. } = constraint else { continue };
-        if !tasks.iter().any(|task| task.metric.name == *metric) {
-            let mut measured: Vec<&str> = tasks.iter().map(|task| task.metric.name.as_str()).collect();
-            measured.sort_unstable();
-            measured.dedup();
+        if let Some(task) = tasks.iter().find(|task| task.metric.name != *metric) {
             let text = format!(
-                "hold \"{constraint}\": no task of this run measures it, but {}",
-                measured.join(", ")
+                "hold \"{constraint}\": {} measures {} and not {metric}; name the tasks that it is for with --task",
+                task.name, task.metric.name
             );
             return Err(Failure::message(Kind::Usage, text));
         }
