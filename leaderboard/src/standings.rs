@@ -51,7 +51,8 @@ pub struct Standing {
     pub tasks: Vec<TaskScore>,
 }
 
-/// Ranks the agents, best first. Ties are broken by name, so that the order is always the same.
+/// Ranks the agents, best first; those without an episode that counts come last. Of equal means the one with more scores goes
+/// before, then the name decides, so that the order is always the same.
 pub fn standings(rows: &[EpisodeRow]) -> Vec<Standing> {
     let mut agents: BTreeMap<(&str, Option<&str>), Vec<&EpisodeRow>> = BTreeMap::new();
     for row in rows {
@@ -59,7 +60,14 @@ pub fn standings(rows: &[EpisodeRow]) -> Vec<Standing> {
     }
     let mut standings: Vec<_> =
         agents.into_iter().map(|((agent, model), rows)| standing(agent, model, &rows)).collect();
-    standings.sort_by(|a, b| b.mean.total_cmp(&a.mean).then_with(|| a.agent.cmp(&b.agent)));
+    // A mean that is 0 but for the last digits is 0.
+    let rounded = |standing: &Standing| (standing.mean * 1e6).round();
+    let share = |standing: &Standing| standing.graded as f64 / standing.episodes.max(1) as f64;
+    standings.sort_by(|a, b| {
+        let is_counted = (b.episodes > 0).cmp(&(a.episodes > 0));
+        let by_mean = rounded(b).total_cmp(&rounded(a));
+        is_counted.then(by_mean).then(share(b).total_cmp(&share(a))).then_with(|| a.agent.cmp(&b.agent))
+    });
     standings
 }
 

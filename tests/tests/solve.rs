@@ -211,6 +211,12 @@ fn refused_targets() -> Vec<Case> {
             Refused(&["in 1 of 60 rows", "'many'", "--task regression"]),
         ),
         case(
+            "numbers in two ways",
+            rows("x,y", 60, |row| format!("{row},{row}{}", if row % 2 == 0 { " EUR" } else { "" })),
+            json!({ "target": "y", "task": "regression" }),
+            Refused(&["cannot be read as a number in 50% of its rows, as in '0 EUR'"]),
+        ),
+        case(
             "words as numbers",
             good(),
             json!({ "target": "y", "task": "regression" }),
@@ -376,6 +382,37 @@ fn read() -> Vec<Case> {
             y(),
             Made(json!({ "features": ["x", "z"] }), &["words among its numbers ('n/k')"]),
         ),
+        case(
+            "thousands",
+            rows("x,y", 60, |row| format!("\"{},{row:03}\",{}", 1 + row % 9, row % 2)),
+            y(),
+            Made(json!({ "features": ["x"] }), &["numbers: 'x'"]),
+        ),
+        case(
+            "a target with thousands",
+            rows("x,y", 60, |row| {
+                if row % 2 == 0 { format!("{row},{}", 100 + row) } else { format!("{row},\"1,{row:03}\"") }
+            }),
+            y(),
+            Made(json!({ "task": "regression", "why": "because 'y' holds 60 different whole numbers" }), &[]),
+        ),
+        case(
+            "points for thousands, and placeholders",
+            rows("x;y", 64, |row| {
+                let x = ["1.234,56", "987,10", "k.A.", "-", "5,5", "12.000,00", "7", "8,25"][row % 8];
+                format!("{x};{}", row % 2)
+            }),
+            y(),
+            Made(json!({ "features": ["x"] }), &["words among its numbers ('-', 'k.A.')", "numbers: 'x'"]),
+        ),
+        case(
+            "days first",
+            rows("day,x,y", 90, |row| {
+                format!("{:02}.{:02}.2024,{},{}", 1 + row % 30, 1 + row / 30, row % 7, row % 2)
+            }),
+            y(),
+            Made(json!({ "features": ["day", "x"] }), &["dates: 'day'"]),
+        ),
     ]
 }
 
@@ -421,6 +458,12 @@ fn decided() -> Vec<Case> {
             rows("x,y", 60, |row| format!("{row},{}", ["TRUE", "false"][row % 2])),
             y(),
             Made(json!({ "labels": ["False", "True"], "written": ["false", "TRUE"] }), &[]),
+        ),
+        case(
+            "the rarer is looked for",
+            rows("x,y", 60, |row| format!("{row},{}", if row % 10 == 0 { "fraud" } else { "legit" })),
+            json!({ "target": "y", "metric": "f1" }),
+            Made(json!({ "labels": ["legit", "fraud"] }), &["f1 is that of the class 'fraud'"]),
         ),
         case(
             "by time",

@@ -100,7 +100,8 @@ fn measured(text: &mut String, solution: &Solution) -> std::fmt::Result {
     let assessment = solution.judgement.assessment;
     writeln!(
         text,
-        "\nSR {:.2}, NPS {:.3}, CS {:.3}. Size {:.2} MB. Trained in {:.0} s.\n",
+        "\nSR {:.2} (0 to 1: it runs, it is deployed, it meets the constraints), NPS {:.3} (the score from 0 to 1), CS {:.3} (the mean \
+         of both). Size {:.2} MB. Trained in {:.0} s.\n",
         assessment.sr,
         assessment.nps,
         assessment.cs,

@@ -98,7 +98,9 @@ impl Solution {
     /// The packages with their versions, as pip reads them.
     pub fn requirements(&self) -> String {
         let packages = self.inspection.iter().flat_map(|inspection| &inspection.deployment.requirements);
-        packages.map(|(name, version)| format!("{name}=={version}\n")).collect()
+        let python = self.inspection.iter().map(|inspection| &inspection.deployment.python);
+        let python = python.map(|version| format!("# Checked with Python {version}.\n"));
+        python.chain(packages.map(|(name, version)| format!("{name}=={version}\n"))).collect()
     }
 
     /// All metrics on the hidden test rows.

@@ -9,6 +9,7 @@ use mlgym_leaderboard::{EpisodeRow, Filter, Leaderboard, Rebuilt, Standing};
 use mlgym_tasks::nearest;
 use serde::Serialize;
 
+use crate::commands::run;
 use crate::failure::{Failure, Kind};
 use crate::output::{say, score, seconds, table};
 use crate::session::Session;
@@ -60,15 +61,18 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         session.output.result(&rebuilt, rebuilt_text);
         return Ok(if rebuilt.unreadable.is_empty() { ExitCode::SUCCESS } else { Kind::Bar.code() });
     }
+    let named = arguments.run.as_deref().filter(|run| *run == "last");
+    let last = named.map(|last| run::find(&home, last)).transpose()?.map(|manifest| manifest.run.to_string());
+    let run = last.or(arguments.run);
     let filter = Filter {
-        run: arguments.run.clone(),
+        run: run.clone(),
         suite: arguments.suite,
         task: arguments.task,
         agent: arguments.agent,
         all_versions: arguments.all_versions,
     };
     let board = Board {
-        run: arguments.run,
+        run,
         home: home.root().display().to_string(),
         standings: leaderboard.standings(&filter).await?,
     };
@@ -133,15 +137,17 @@ pub(crate) fn by_agent(standings: &[Standing]) -> String {
         .iter()
         .enumerate()
         .map(|(index, standing)| {
+            // Who has no episode that counts has neither a score nor a rank.
+            let counted = |text: String| if standing.episodes > 0 { text } else { "–".to_owned() };
             let interval =
                 standing.interval.map(|(low, high)| format!("[{}, {}]", score(Some(low)), score(Some(high))));
             vec![
-                (index + 1).to_string(),
+                counted((index + 1).to_string()),
                 standing.agent.clone(),
                 standing.model.clone().unwrap_or_else(|| "–".to_owned()),
-                score(Some(standing.mean)),
+                counted(score(Some(standing.mean))),
                 interval.unwrap_or_else(|| "–".to_owned()),
-                score(Some(standing.interquartile_mean)),
+                counted(score(Some(standing.interquartile_mean))),
                 format!("{}/{}", standing.graded, standing.episodes),
                 seconds(standing.wall_s),
                 format!("{:.2}", standing.usd),

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// The column to predict
     #[arg(short, long, value_name = "COLUMN")]
     target: Option<String>,
-    /// The metric [default: log_loss for classes, rmse for numbers]
+    /// The metric: log_loss, roc_auc, accuracy or f1 for classes, rmse, mae or r2 for numbers [default: log_loss and rmse]
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
     /// Which way the metric gets better; only checked, because all known metrics have theirs
@@ -123,10 +123,13 @@ enum KindName {
 
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
     check_metric(&arguments)?;
+    check_columns(&arguments)?;
     let stated = arguments.forbid.iter().map(|library| forbidden(library));
     check_forbidden(&arguments.constraints.iter().cloned().chain(stated).collect::<Vec<_>>())?;
     let source = Source::look(&arguments.data)?;
     let place = output_place(&arguments, &source)?;
+    // Where nothing can be written it is said before anything is trained.
+    drop(Package::beside(&place)?);
     let home = session.home()?;
     let model = arguments.model.choose(&home)?;
     let leaderboard = session.leaderboard(&home).await?;
@@ -216,6 +219,21 @@ fn check_forbidden(constraints: &[Constraint]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Checks that the target is not asked to split the rows as well.
+fn check_columns(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(target) = &arguments.target else { return Ok(()) };
+    for (flag, column) in [("group", &arguments.group), ("time", &arguments.time)] {
+        if column.as_ref() == Some(target) {
+            let text = format!("split by {target:?}: it is the target; name another column with --{flag}");
+            return Err(Failure::message(Kind::Usage, text));
+        }
+    }
+    if arguments.drop.contains(target) {
+        return Err(Failure::message(Kind::Usage, format!("drop {target:?}: it is the target")));
+    }
+    Ok(())
+}
+
 /// Checks what can be told about the metric before anything is read.
 fn check_metric(arguments: &Arguments) -> Result<(), Failure> {
     let usage = |text: String| Err(Failure::message(Kind::Usage, text));
@@ -252,14 +270,16 @@ fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failu
     if place.is_file() {
         return usage(format!("{} is a file: name another directory with --output", place.display()));
     }
-    // What failed its checks is no loss.
-    let is_verified = !place.join(NOT_VERIFIED).is_file();
-    let holds_something =
-        is_verified && std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
+    let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
     if holds_something && !arguments.force {
-        let place = place.display();
+        let what = if place.join(NOT_VERIFIED).is_file() {
+            "holds a delivery that failed its checks"
+        } else {
+            "is not empty"
+        };
         return usage(format!(
-            "{place} is not empty: name another directory with --output, or replace it with --force"
+            "{} {what}: name another directory with --output, or replace it with --force",
+            place.display()
         ));
     }
     let data = std::path::absolute(source.path()).unwrap_or_else(|_| source.path().to_owned());
@@ -591,7 +611,7 @@ fn summary(solution: &Solution, place: &Path) -> String {
     let measured = &solution.judgement.measured;
     let assessment = solution.judgement.assessment;
     text.push_str(&format!(
-        "\n{} MB, {} ms a row, trained in {}; SR {:.2}, NPS {:.3}, CS {:.3}\n",
+        "\n{} MB, {} ms a row, trained in {}; success rate {:.2}, normalised score {:.3}, both {:.3} (SR, NPS, CS)\n",
         measured.megabytes.map_or_else(|| "–".to_owned(), |mb| format!("{mb:.2}")),
         measured.ms_per_row.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.3}")),
         seconds(solution.train_seconds),

@@ -14,10 +14,13 @@ MODEL = HERE / "model"
 if str(MODEL) not in sys.path:
     sys.path.insert(0, str(MODEL))
 
-import columns
-import numpy as np
-import pandas as pd
-from table import Unreadable, open_table
+try:
+    import columns
+    import numpy as np
+    import pandas as pd
+    from table import Unreadable, open_table
+except ImportError as error:
+    sys.exit(f"error: {error}: install what {HERE / 'requirements.txt'} lists, with the Python that is named there")
 
 SCHEMA = json.loads((MODEL / "schema.json").read_text())
 

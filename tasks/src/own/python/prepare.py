@@ -50,8 +50,8 @@ class Rows:
             targets.find(column, table.columns, table.name)
         if len(table.columns) < 2:
             raise Unreadable(f"{table.name} has one column only: nothing is left to predict {self.name!r} from")
-        decimal = "," if getattr(table, "delimiter", None) == ";" else "."
-        self.target, self.time, self.group = targets.Seen(decimal), [], []
+        self.delimiter = getattr(table, "delimiter", None)
+        self.target, self.time, self.group = targets.Seen(self.delimiter), [], []
         for piece in table.pieces(list(dict.fromkeys(deciding))):
             self.count += len(piece)
             self.target.add(piece[self.name])
@@ -93,6 +93,14 @@ def make(request):
     classes = None
     if kind == "classification":
         labels, written, place = targets.classes_of(list(rows.target.words))
+        if request["metric"] == "f1" and len(labels) == 2:
+            counts = np.zeros(2, int)
+            for word, position in rows.target.words.items():
+                counts[place[word]] += int((rows.target.codes == position).sum())
+            if targets.looked_for(labels, counts) == 0:
+                labels, written = labels[::-1], written[::-1]
+                place = {word: 1 - position for word, position in place.items()}
+            said.append(f"f1 is that of the class {written[1]!r}")
         positions = np.array([place[word] for word in rows.target.words] + [-1])
         classes = positions[rows.target.codes]
     part, how = parts(request, rows, eligible, classes)
@@ -105,7 +113,8 @@ def make(request):
     kept = rows.take(part)
     truth = classes[part > 0] if kind == "classification" else rows.target.values[part > 0]
     part = part[part > 0]
-    entries, features = features_of(kept, part, request, said)
+    entries, features = features_of(kept, part, request, said, rows.delimiter)
+    said.append(taken_for(entries))
     metric = request["metric"] or ("log_loss" if kind == "classification" else "rmse")
     description = describe(rows, kind, metric, labels, kept.columns)
     groups = None
@@ -170,7 +179,7 @@ def parts(request, rows, eligible, classes):
     return part, how
 
 
-def features_of(kept, part, request, said):
+def features_of(kept, part, request, said, delimiter):
     """Decides what each column is, and casts all that are of use."""
     left_out = {request["target"]: None, **{name: "--drop says so" for name in request["drop"]}}
     if request["group"]:
@@ -181,7 +190,7 @@ def features_of(kept, part, request, said):
         if name == request["target"]:
             continue
         why = left_out.get(name)
-        entry = {"name": name, "kind": "none", "why": why} if why else kinds.describe(kept[name], used)
+        entry = {"name": name, "kind": "none", "why": why} if why else kinds.describe(kept[name], used, delimiter)
         if entry["kind"] == "none":
             said.append(f"the column {name!r} is left out: {entry['why']}")
         elif entry.get("stray"):
@@ -193,6 +202,17 @@ def features_of(kept, part, request, said):
             + "; ".join(f"{entry['name']!r} {entry['why']}" for entry in entries[:5]).replace("' it ", "' ")
         )
     return entries, kinds.cast(kept, entries)
+
+
+def taken_for(entries):
+    """What each column was taken for, in a sentence."""
+    parts = []
+    for kind, names in (("number", "numbers"), ("category", "words"), ("date", "dates")):
+        found = [entry["name"] for entry in entries if entry["kind"] == kind]
+        if found:
+            more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+            parts.append(f"{names}: {', '.join(map(repr, found[:12]))}{more}")
+    return "; ".join(parts)
 
 
 def describe(rows, kind, metric, labels, columns):

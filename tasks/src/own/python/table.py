@@ -332,12 +332,50 @@ def clean(values):
     return values.mask(values.isin(MISSING))
 
 
-def numbers(values, decimal="."):
+# What stands between thousands, beside a point or a comma.
+GAPS = "'’ \u00a0\u202f"
+
+
+def _grouped(decimal, group):
+    """What a number looks like whose thousands are set apart."""
+    between = re.escape(group) if group in ".," else f"[{GAPS}]"
+    return rf"[+-]?\d{{1,3}}(?:{between}\d{{3}})+(?:{re.escape(decimal)}\d+)?"
+
+
+def notation(words, delimiter=None):
+    """How a column's numbers are written: (decimal mark, what sets thousands apart, or nothing).
+
+    Only what can be nothing else is taken for thousands: 1,234.5 and 1,234,567 are, and 1,234 is where no number has another
+    count of digits after its comma, and whole numbers below a thousand or a file divided by commas speak for it."""
+    words = words.dropna()
+
+    def has(pattern):
+        return bool(words.str.fullmatch(pattern).any())
+
+    if has(r"[+-]?\d{1,3}(?:,\d{3})+\.\d+") or has(r"[+-]?\d{1,3}(?:,\d{3}){2,}"):
+        return ".", ","
+    if has(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+") or has(r"[+-]?\d{1,3}(?:\.\d{3}){2,}"):
+        return ",", "."
+    if has(rf"[+-]?\d{{1,3}}(?:[{GAPS}]\d{{3}})+(?:[.,]\d+)?"):
+        return ("," if has(r".*,\d+") else "."), " "
+    commas = words[words.str.contains(",", regex=False)]
+    if len(commas) and commas.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():
+        if delimiter == "," or has(r"[+-]?\d{1,3}"):
+            return ".", ","
+    return ("," if delimiter == ";" else "."), ""
+
+
+def numbers(values, decimal=".", group=""):
     """Reads words as numbers; what is none becomes NaN, and so does what is not finite."""
     if pd.api.types.is_numeric_dtype(values):
         read = values.astype(float)
     else:
-        words = values.str.replace(",", ".", regex=False) if decimal == "," else values
+        words = values
+        if group:
+            between = re.escape(group) if group in ".," else f"[{GAPS}]"
+            plain = words.str.replace(between, "", regex=True)
+            words = words.mask(words.str.fullmatch(_grouped(decimal, group)).fillna(False).astype(bool), plain)
+        words = words.str.replace(",", ".", regex=False) if decimal == "," else words
         words = words.mask(words.str.lower().isin(TRUTH), words.str.lower().map(TRUTH))
         read = pd.to_numeric(words, errors="coerce").astype(float)
     return read.where(np.isfinite(read))

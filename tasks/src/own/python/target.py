@@ -5,7 +5,7 @@ import difflib
 import numpy as np
 import pandas as pd
 from metrics import FOR_CLASSES, FOR_VALUES
-from table import TRUTH, Unreadable, clean, numbers
+from table import TRUTH, Unreadable, clean, notation, numbers
 
 # Integers with no more different values than this are classes.
 MOST_INTEGER_CLASSES = 20
@@ -13,6 +13,10 @@ MOST_INTEGER_CLASSES = 20
 ROWS_A_CLASS = 10
 # More classes than this cannot be told apart by what is built here.
 MOST_CLASSES = 200
+# A number is asked for of a target that cannot be read in more rows than this: it is written in a way that is not known.
+MOST_UNREAD = 0.2
+# Words for the class that is looked for.
+POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "1", "ja", "oui", "si", "sí"}
 # Words that are remembered one by one.
 MOST_WORDS = 20_000
 
@@ -32,9 +36,9 @@ def find(name, columns, file):
 class Seen:
     """A target as it streams by: each row's number, and each row's word by its position in a short list."""
 
-    def __init__(self, decimal="."):
+    def __init__(self, delimiter=None):
         self.values, self.codes, self.words = [], [], {}
-        self.decimal = decimal
+        self.delimiter, self.notation = delimiter, None
 
     def add(self, column):
         # Most targets have few different values: each is looked at once.
@@ -46,7 +50,10 @@ class Seen:
             is_whole = bool((whole == whole.round()).all()) and (whole.empty or whole.abs().max() < 2**53)
             found = values.map(lambda v: None if np.isnan(v) else str(int(v)) if is_whole else repr(float(v)))
         found = clean(found.astype("str"))
-        self.values.append(numbers(found, self.decimal).to_numpy()[codes])
+        if self.notation is None:
+            # As the first rows are written.
+            self.notation = notation(found, self.delimiter)
+        self.values.append(numbers(found, *self.notation).to_numpy()[codes])
         places = np.full(len(found), -1, np.int32)
         for index, word in enumerate(found):
             if pd.isna(word):
@@ -95,15 +102,15 @@ def decide(seen, name, asked, metric):
         kind = "whole numbers" if whole else "numbers"
         return _checked("regression", seen, name), f"because {name!r} holds {distinct} different {kind}"
     if share >= 0.9:
-        word = next(word for word in seen.words if np.isnan(numbers(pd.Series([word], dtype="str")).iloc[0]))
+        word = next(word for word in seen.words if np.isnan(numbers(pd.Series([word], dtype="str"), *seen.notation).iloc[0]))
         raise Unreadable(
             f"the target {name!r} holds numbers and, in {int((~numeric).sum()):,} of {rows:,} rows, words such as {word!r}: "
             "mend those rows, or say --task classification or --task regression (which leaves them out)"
         )
     if words > MOST_CLASSES or words > rows / 2:
         raise Unreadable(
-            f"the target {name!r} holds {distinct} different words in {rows:,} rows, which is neither classes nor numbers: "
-            "name another column with --target"
+            f"the target {name!r} holds {distinct} different words in {rows:,} rows, as {next(iter(seen.words))!r}, which is neither "
+            "classes nor numbers that can be read: name another column with --target"
         )
     return _checked("classification", seen, name), f"because {name!r} holds {words} different words"
 
@@ -114,6 +121,14 @@ def _checked(kind, seen, name):
         values = seen.values[known]
         if np.isnan(values).all():
             raise Unreadable(f"the target {name!r} holds words and cannot be a number: say --task classification")
+        missed = float(np.isnan(values).mean())
+        if missed > MOST_UNREAD:
+            place = int(np.flatnonzero(known)[np.isnan(values)][0])
+            word = next((word for word, code in seen.words.items() if code == seen.codes[place]), "?")
+            raise Unreadable(
+                f"the target {name!r} cannot be read as a number in {missed:.0%} of its rows, as in {word!r}: write all of them "
+                "alike, or leave those rows out of the file"
+            )
         values = values[~np.isnan(values)]
         if values.min() == values.max():
             raise Unreadable(f"the target {name!r} is {values[0]:g} in every row: there is nothing to learn; name another column")
@@ -161,3 +176,9 @@ def classes_of(words):
     labels = sorted(written, key=order)
     place = {label: index for index, label in enumerate(labels)}
     return labels, [written[label] for label in labels], {word: place[stored[word]] for word in words}
+
+
+def looked_for(labels, counts):
+    """Which of two classes a metric of one class is about: the one whose name says so, else the rarer."""
+    named = [index for index, label in enumerate(labels) if str(label).lower() in POSITIVE]
+    return named[0] if len(named) == 1 else int(counts[1] <= counts[0])
