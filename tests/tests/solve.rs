@@ -416,6 +416,16 @@ fn read() -> Vec<Case> {
     ]
 }
 
+fn looked_for() -> Vec<Case> {
+    use Expected::Made;
+    vec![case(
+        "the rarer is looked for",
+        rows("x,y", 60, |row| format!("{row},{}", if row % 10 == 0 { "fraud" } else { "legit" })),
+        json!({ "target": "y", "metric": "f1" }),
+        Made(json!({ "labels": ["legit", "fraud"] }), &["f1 is that of the class 'fraud'"]),
+    )]
+}
+
 fn decided() -> Vec<Case> {
     use Expected::Made;
     let y = || json!({ "target": "y" });
@@ -458,12 +468,6 @@ fn decided() -> Vec<Case> {
             rows("x,y", 60, |row| format!("{row},{}", ["TRUE", "false"][row % 2])),
             y(),
             Made(json!({ "labels": ["False", "True"], "written": ["false", "TRUE"] }), &[]),
-        ),
-        case(
-            "the rarer is looked for",
-            rows("x,y", 60, |row| format!("{row},{}", if row % 10 == 0 { "fraud" } else { "legit" })),
-            json!({ "target": "y", "metric": "f1" }),
-            Made(json!({ "labels": ["legit", "fraud"] }), &["f1 is that of the class 'fraud'"]),
         ),
         case(
             "by time",
@@ -528,8 +532,15 @@ async fn data_is_read_or_refused_in_words_that_help() {
     let spec = SandboxSpec { image: image("prepare").await, limits, ..lab.spec(User::Agent) };
     let mut sandbox = lab.backend.create(&spec).await.unwrap();
     let root = lab.directory.path().join("cases");
-    let tables =
-        [refused_layouts, refused_targets, refused_formats, refused_splits_and_images, read, decided];
+    let tables = [
+        refused_layouts,
+        refused_targets,
+        refused_formats,
+        refused_splits_and_images,
+        read,
+        looked_for,
+        decided,
+    ];
     let cases: Vec<Case> = tables.into_iter().flat_map(|table| table()).collect();
     for case in &cases {
         let directory = root.join("cases").join(case.name);
