@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlgym::{AgentFactory, ReadyTask, RunReport, Runner, RunnerError};
+use mlgym::{AgentFactory, ReadyTask, RunReport, Runner, RunnerError, Stage};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, Envelope, EpisodeId, EpisodePlan, Event, Home, JournalReader, Purpose, RunId, RunManifest,
@@ -18,7 +18,7 @@ use mlgym_sandbox::bwrap::{BwrapBackend, RootfsStore};
 use mlgym_sandbox::docker::{DockerBackend, EngineKind, EngineOptions};
 use mlgym_sandbox::image::{ImageBuilder, Images, ResolvedImage};
 use mlgym_sandbox::{Backend, Command, CommandOutput, Limits, Network, Sandbox, SandboxSpec, User};
-use mlgym_tasks::{PreparedData, Task};
+use mlgym_tasks::{PreparedData, Suite, Task};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -187,6 +187,18 @@ impl Lab {
         std::fs::write(private.join("labels.csv"), "id,target\n1,a-secret-nobody-should-see\n").unwrap();
         let data = PreparedData { public, private, digest: task.digest.clone() };
         Arc::new(ReadyTask { task: task.clone(), image: self.base.clone(), data })
+    }
+
+    /// Makes a task of a built-in suite ready: its image is built and its data made where they are missing.
+    pub async fn built_in(&self, suite: &str, task: &str) -> Arc<ReadyTask> {
+        let suite = Suite::load(suite, &self.home.cache()).unwrap();
+        let task = Arc::new(suite.task(task).unwrap().clone());
+        let docker =
+            DockerBackend::connect(EngineOptions::default()).await.expect("these tests need a Docker engine");
+        let images = Arc::new(ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new()));
+        let stage =
+            Stage::new(images, &self.home, self.backend.clone(), self.labels(), CancellationToken::new());
+        Arc::new(stage.ready(task).await.unwrap())
     }
 
     /// Plans one episode of an agent named `scripted`.

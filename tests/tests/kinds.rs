@@ -10,13 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask, Runner, Stage};
+use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask, Runner};
 use mlgym_agents::automl::engine::{Engine, Stop};
 use mlgym_agents::automl::plan::Plan;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, EpisodeId, EpisodePlan, EpisodeRecord, TaskName};
-use mlgym_sandbox::image::ImageBuilder;
-use mlgym_tasks::Suite;
 use mlgym_tests::Lab;
 use tokio_util::sync::CancellationToken;
 
@@ -76,15 +74,11 @@ const TASKS: [(&str, f64); 3] = [("paper-topics", 0.6), ("star-groups", 0.6), ("
 
 /// Runs the agent on these tasks and returns what it came to, by the task's short name.
 async fn run(lab: &Lab, agreement: &Agreement) -> BTreeMap<String, EpisodeRecord> {
-    let engine = mlgym_sandbox::docker::DockerBackend::connect(Default::default()).await.unwrap();
-    let images = ImageBuilder::new(&engine, Arc::new(|_| {}), CancellationToken::new());
-    let images = Arc::new(images);
-    let stage = Stage::new(images, &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
     let mut ready: HashMap<TaskName, Arc<ReadyTask>> = HashMap::new();
     let mut manifest = None;
-    let suite = Suite::load("kinds", &lab.home.cache()).unwrap();
     for (name, _) in TASKS {
-        let task = suite.task(name).unwrap().clone();
+        let made = lab.built_in("kinds", name).await;
+        let task = made.task.clone();
         let manifest = manifest.get_or_insert_with(|| {
             let mut empty = lab.plan(&task);
             empty.episodes.clear();
@@ -94,8 +88,7 @@ async fn run(lab: &Lab, agreement: &Agreement) -> BTreeMap<String, EpisodeRecord
         let plan = lab.plan(&task).episodes.remove(0);
         let episode = EpisodeId::of(&agent, &task.name, 0).unwrap();
         manifest.episodes.push(EpisodePlan { agent, episode, ..plan });
-        let made = stage.ready(Arc::new(task)).await.unwrap();
-        ready.insert(made.task.name.clone(), Arc::new(made));
+        ready.insert(task.name.clone(), made);
     }
     let manifest = manifest.expect("the suite has tasks");
     let factory = {

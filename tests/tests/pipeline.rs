@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use mlgym::{Agent, AgentFactory, ReadyTask, Stage};
+use mlgym::{Agent, AgentFactory};
 use mlgym_agents::AutoMl;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::automl::pipeline::Options;
@@ -16,25 +16,12 @@ use mlgym_journal::{
     BudgetKind, Budgets, EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Outcome, TokenUsage,
     Verdict, VerdictStage,
 };
-use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
-use mlgym_sandbox::image::ImageBuilder;
-use mlgym_tasks::Suite;
 use mlgym_tests::Lab;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// A small table: the reference is a regularised linear model.
 const TASK: &str = "diabetes";
-
-async fn ready(lab: &Lab) -> Arc<ReadyTask> {
-    let suite = Suite::load("starter", &lab.home.cache()).unwrap();
-    let task = Arc::new(suite.task(TASK).unwrap().clone());
-    let docker = DockerBackend::connect(EngineOptions::default()).await.unwrap();
-    let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
-    let stage =
-        Stage::new(Arc::new(images), &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
-    Arc::new(stage.ready(task).await.unwrap())
-}
 
 /// Runs one episode with a model that answers by a function of role and draw.
 async fn episode(
@@ -53,7 +40,7 @@ async fn episode_of(
     model: Arc<dyn Model>,
 ) -> (EpisodeRecord, Vec<Verdict>) {
     let lab = Lab::new().await;
-    let ready = ready(&lab).await;
+    let ready = lab.built_in("starter", TASK).await;
     let mut plan = lab.plan(&ready.task);
     plan.episodes[0].budgets = budgets;
     let agents: Arc<dyn AgentFactory> = Arc::new(move |_: &EpisodePlan| {

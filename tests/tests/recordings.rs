@@ -7,13 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mlgym::{AgentFactory, ReadyTask, Stage};
+use mlgym::{AgentFactory, ReadyTask};
 use mlgym_agents::Agents;
 use mlgym_agents::models::recorded_model;
 use mlgym_journal::{AgentName, EpisodeId, EpisodeStatus, Event, RunManifest};
-use mlgym_sandbox::docker::{DockerBackend, EngineOptions};
-use mlgym_sandbox::image::ImageBuilder;
-use mlgym_tasks::Suite;
 use mlgym_tests::Lab;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -43,15 +40,6 @@ fn fixtures() -> Vec<PathBuf> {
     found
 }
 
-async fn ready(lab: &Lab, fixture: &Fixture) -> Arc<ReadyTask> {
-    let suite = Suite::load(&fixture.suite, &lab.home.cache()).unwrap();
-    let task = Arc::new(suite.task(&fixture.task).unwrap().clone());
-    let docker = DockerBackend::connect(EngineOptions::default()).await.unwrap();
-    let images = Arc::new(ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new()));
-    let stage = Stage::new(images, &lab.home, lab.backend.clone(), lab.labels(), CancellationToken::new());
-    Arc::new(stage.ready(task).await.unwrap())
-}
-
 fn planned(lab: &Lab, ready: &ReadyTask, fixture: &Fixture, recording: &Path) -> RunManifest {
     let mut plan = lab.plan(&ready.task);
     let episode = &mut plan.episodes[0];
@@ -76,7 +64,7 @@ async fn recorded_runs_are_repeated_to_the_same_score() {
             serde_json::from_str(&std::fs::read_to_string(directory.join("fixture.json")).unwrap()).unwrap();
         assert!(!fixture.made.is_empty());
         let lab = Lab::new().await;
-        let ready = ready(&lab, &fixture).await;
+        let ready = lab.built_in(&fixture.suite, &fixture.task).await;
         let plan = planned(&lab, &ready, &fixture, &directory.join("recording"));
         let agents: Arc<dyn AgentFactory> = Arc::new(Agents::default());
         let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();

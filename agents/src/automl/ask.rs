@@ -21,8 +21,11 @@ pub(crate) struct Question<'a> {
     pub(crate) role: &'static str,
     /// What the model is to be, and the form of its answer.
     pub(crate) system: String,
-    /// The case.
+    /// The case, as far as it decides the answer.
     pub(crate) user: String,
+    /// What was measured about it. It follows the case, and is no part of the request's key: another processor computes other
+    /// last digits, and a recording is to be repeated there, too.
+    pub(crate) measured: String,
     /// Numbers draws of an otherwise equal question.
     pub(crate) draw: u32,
     /// How it is to choose its words.
@@ -73,7 +76,10 @@ impl Question<'_> {
     ) -> Result<Answer<T>, AskError> {
         let mut request = Request {
             role: self.role.to_owned(),
-            messages: vec![Message::system(&self.system), Message::user(&self.user)],
+            messages: vec![
+                Message::system(&self.system),
+                Message::User { text: self.user.clone(), aside: self.measured.clone() },
+            ],
             sampling: Sampling { temperature: Some(self.temperature), ..Sampling::default() },
             schema: Some(schemars::schema_for!(T).to_value()),
             draw: self.draw,
@@ -152,6 +158,7 @@ mod tests {
             role: "picker",
             system: "s".into(),
             user: "u".into(),
+            measured: String::new(),
             draw: 0,
             temperature: 0.0,
             model: &model,

@@ -456,10 +456,19 @@ impl<'a> Engine<'a> {
             .map(|best| Tuning::new(best.candidate, best.name.clone(), best.score, cost(&best.name)))
             .collect();
         let mut has_tried = false;
+        let (mut began, mut last_gain, mut has_gained) = (None, 0.0, false);
         loop {
             let elapsed = self.context.elapsed();
             let Some(left) = round.time.tuning(elapsed).filter(|_| self.has_steps()) else { break };
             let is_long = round.time.is_long(elapsed);
+            let spent = elapsed.saturating_sub(*began.get_or_insert(elapsed)).as_secs_f64();
+            if std::mem::take(&mut has_gained) {
+                last_gain = spent;
+            }
+            if is_long && !race::has_hope(spent, last_gain) {
+                self.context.note("tune", format!("nothing got better for {:.0} s", spent - last_gain))?;
+                break;
+            }
             let Some((index, trials)) = race::next_batch(&tunings, left, is_long) else { break };
             let tuning = &mut tunings[index];
             let name = format!("{}-tuned", tuning.name);
@@ -473,7 +482,9 @@ impl<'a> Engine<'a> {
             let started = self.context.elapsed();
             let seen = self.measure(&job, round).await?;
             let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
-            tunings[index].learn(trials, seconds, seen.as_ref().map(|(trained, _)| trained.score));
+            let score = seen.as_ref().map(|(trained, _)| trained.score);
+            has_gained = score.is_some_and(|score| score > tunings[index].score);
+            tunings[index].learn(trials, seconds, score);
             if let Some((trained, _)) = seen {
                 round.costs.insert(trained.name.clone(), tunings[index].cost);
                 round.keep(trained);

@@ -110,13 +110,14 @@ async fn plan(
         "\nThe naive baseline scores {}, the reference solution {}. The submission lies at {}.",
         task.metric.baseline, task.metric.reference, task.submission
     ));
-    if let Some(failure) = failure {
-        user.push_str(&format!("\nAn earlier plan was carried out and did not pass: {failure}"));
-    }
+    let measured = failure
+        .map(|failure| format!("An earlier plan was carried out and did not pass: {failure}"))
+        .unwrap_or_default();
     let question = Question {
         role: "planner",
         system: prompts::render(prompts::OUTLINE, &minijinja::context! {}),
         user,
+        measured,
         draw: round,
         temperature: 0.7,
         model,

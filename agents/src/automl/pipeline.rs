@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlgym::{AgentError, Context};
-use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
+use mlgym_journal::{Digest, Judge, Outcome, Verdict, VerdictStage};
 use mlgym_tasks::Task;
 use serde_json::json;
 
@@ -319,7 +319,8 @@ impl Pipeline<'_> {
         }
         if plans.is_empty() {
             plans = by_knowledge(1);
-            for planned in &plans {
+            for planned in &mut plans {
+                planned.plan.share = planning::SHARE;
                 self.judge_plan(planned, Judge::Rule, round)?;
             }
         }
@@ -459,6 +460,14 @@ impl Pipeline<'_> {
         round: u32,
     ) -> Result<Option<Verdict>, Stop> {
         let (Some(model), Some(execution)) = (&self.model, execution) else { return Ok(None) };
+        let names: Vec<_> = planned.plan.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
+        let facts = json!({
+            "request": self.task.description, "metric": self.task.metric.name, "goal": self.task.metric.goal,
+            "naive_baseline": self.task.metric.baseline, "target": known.dataset.more.get("target"),
+            "data": known.profile, "plan": planned.plan.name, "candidates": names,
+            "code": Digest::of(&serde_json::to_vec(&planned.plan.candidates).unwrap_or_default()),
+            "constraints_kept": self.options.constraints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
         let digits = |value: f64| format!("{value:.5}").parse::<f64>().unwrap_or(value);
         let candidates: Vec<_> = planned.plan.candidates.iter().map(|candidate| {
             let of_it: Vec<_> = execution
@@ -480,17 +489,15 @@ impl Pipeline<'_> {
                 "model": Some(&candidate.model).filter(|_| is_used),
             })
         }).collect();
-        let facts = json!({
-            "request": self.task.description, "metric": self.task.metric.name, "goal": self.task.metric.goal,
-            "naive_baseline": self.task.metric.baseline, "target": known.dataset.more.get("target"),
-            "data": known.profile, "plan": planned.plan.name, "candidates": candidates,
+        let measured = json!({
+            "candidates": candidates,
             "result": { "score": digits(execution.ensemble.raw), "standard_error": digits(execution.ensemble.error) },
-            "constraints_kept": self.options.constraints.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         let question = Question {
             role: "verifier",
             system: prompts::render(prompts::DOUBT, &minijinja::context! {}),
             user: serde_json::to_string_pretty(&facts).unwrap_or_default(),
+            measured: serde_json::to_string_pretty(&measured).unwrap_or_default(),
             draw: 0,
             temperature: 0.0,
             model: model.as_ref(),

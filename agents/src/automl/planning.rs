@@ -146,6 +146,9 @@ pub(crate) fn by_knowledge(
         .collect()
 }
 
+/// The share of the time of a plan that another round may follow.
+pub(crate) const SHARE: f64 = 0.6;
+
 /// Where a draw is to look, so that draws that see the same do not all say the same.
 fn direction(number: u32) -> &'static str {
     match number % 3 {
@@ -166,7 +169,7 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
         .filter(|candidate| forbidden_use(&candidate.imports, &code_of(candidate), case.forbidden).is_none())
         .cloned()
         .collect();
-    let user = case.describe();
+    let (user, measured) = (case.describe(), case.failures());
     let question = Question {
         role: "planner",
         system: prompts::render(
@@ -176,6 +179,7 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
             },
         ),
         user: user.clone(),
+        measured: measured.clone(),
         draw: number,
         temperature: 0.7,
         model,
@@ -190,6 +194,7 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
             role,
             system: prompts::render(prompts::CANDIDATES, &system),
             user: user.clone(),
+            measured: measured.clone(),
             draw: number,
             temperature: 0.7,
             model,
@@ -237,8 +242,7 @@ fn assemble(
     }
     let mut plan = Plan::new(&draft.value.name, &draft.value.why, candidates);
     plan.tuned = draft.value.tuned;
-    // Time passed while the plan was made, and a round may follow.
-    plan.share = 0.6;
+    plan.share = SHARE;
     Ok(Planned { plan, evidence })
 }
 
@@ -261,9 +265,13 @@ impl Case<'_> {
                 data => data.to_string(),
                 evidence => listed(self.evidence),
                 constraints => listed(self.constraints),
-                failures => listed(self.failures),
             },
         )
+    }
+
+    /// What earlier plans came to, in numbers.
+    fn failures(&self) -> String {
+        prompts::render(prompts::FAILURES, &minijinja::context! { failures => listed(self.failures) })
     }
 }
 

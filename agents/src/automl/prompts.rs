@@ -18,6 +18,9 @@ pub(crate) const PLAN: &str = include_str!("prompts/plan.md.j2");
 /// The case that plans are made for.
 pub(crate) const CASE: &str = include_str!("prompts/case.md.j2");
 
+/// What a case's earlier plans came to.
+pub(crate) const FAILURES: &str = include_str!("prompts/failures.md.j2");
+
 /// The duty of the data agent and of the model agent, and the form of a candidate.
 pub(crate) const CANDIDATES: &str = include_str!("prompts/candidates.md.j2");
 
@@ -29,12 +32,13 @@ pub(crate) const OUTLINE: &str = include_str!("prompts/outline.md.j2");
 
 /// All templates with their names, for tests.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &str); 8] = [
+pub(crate) const ALL: [(&str, &str); 9] = [
     ("relevance", RELEVANCE),
     ("parse", PARSE),
     ("request", REQUEST),
     ("plan", PLAN),
     ("case", CASE),
+    ("failures", FAILURES),
     ("candidates", CANDIDATES),
     ("doubt", DOUBT),
     ("outline", OUTLINE),
@@ -58,7 +62,10 @@ mod tests {
     #[test]
     fn every_template_is_filled() {
         for (name, template) in ALL {
-            let text = render(template, &minijinja::context! { role => "data agent", kind => "tabular" });
+            let text = render(
+                template,
+                &minijinja::context! { role => "data agent", kind => "tabular", failures => ["why"] },
+            );
             assert!(!text.is_empty() && !text.contains("{%"), "{name}: {text}");
         }
     }

@@ -19,6 +19,14 @@ const PATIENCE: u64 = 24;
 /// The share of all that is left which looks at whole folds may take, after looks at few rows.
 const SECOND_LOOK: f64 = 0.4;
 
+/// Once it is long, tuning without any gain goes on for so much of what it took so far.
+const HOPE: f64 = 0.25;
+
+/// Tells whether tuning that has taken long may still pay: by when something last got better, all in seconds from its start.
+pub(crate) fn has_hope(spent: f64, last_gain: f64) -> bool {
+    spent - last_gain <= HOPE * spent
+}
+
 /// What a first look at a candidate showed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Look {
@@ -192,6 +200,12 @@ mod tests {
         assert_eq!(promoted(&five), [1, 3, 2, 4]);
         assert_eq!((second_look(Some(20.0), 30.0), second_look(None, 30.0)), (20.0, 12.0));
         assert_eq!((allowance(12.0, 4), allowance(3.0, 1)), (6.0, 3.0));
+    }
+
+    #[test]
+    fn long_tuning_ends_when_nothing_got_better_for_a_while() {
+        assert!(has_hope(80.0, 60.0) && !has_hope(81.0, 60.0));
+        assert!(!has_hope(60.0, 0.0), "nothing ever got better");
     }
 
     #[test]

@@ -209,6 +209,7 @@ pub(crate) async fn by_model(
         role: "manager",
         system: prompts::render(system, &minijinja::context! {}),
         user: user.clone(),
+        measured: String::new(),
         draw: 0,
         temperature: 0.0,
         model,
