@@ -11,11 +11,12 @@
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use mlgym::{Agent, AgentError, Context, Environment};
+use mlgym::{Action, Agent, AgentError, Context, Environment};
 
 use crate::models::{EpisodeModel, Model};
 use crate::react::React;
-use crate::steps::{run_baseline, submit};
+use crate::repository::{self, Account};
+use crate::steps::{run_baseline, step, submit};
 
 mod ask;
 pub mod assessment;
@@ -77,26 +78,103 @@ impl Agent for AutoMl {
                 .map(|model| Arc::new(EpisodeModel::new(model, context)) as Arc<dyn Model>),
             options: &self.options,
         };
+        let account = match self.own_program(environment, context).await? {
+            OwnProgram::None => None,
+            OwnProgram::Ran(account) => Some(account),
+            OwnProgram::Over => return Ok(()),
+        };
         let mut remaining = first.remaining.clone();
         if let Some(bound) = self.options.train_seconds() {
             remaining.wall_s = Some(remaining.wall_s.map_or(bound, |wall| wall.min(bound)));
         }
         let mut engine = Engine::new(environment, context, &remaining);
         match pipeline.solve(&mut engine).await {
-            Ok(Winner::Trunk) => submit(environment).await,
+            Ok(Winner::Trunk) => hand_in(environment, context, account.as_ref()).await,
             Ok(Winner::NoPipeline(reason)) => {
                 context.note("operate", format!("{reason}: a model plans and works by itself"))?;
                 let (Some(inner), Some(model)) = (&self.model, &pipeline.model) else { return Ok(()) };
                 let operator = React::new(inner.clone(), freeform::options());
-                freeform::solve(&pipeline, model.as_ref(), &operator, environment, &first).await
+                let case = freeform::Case { pipeline: &pipeline, account: account.as_ref() };
+                freeform::solve(case, model.as_ref(), &operator, environment, &first).await
             }
-            Ok(Winner::Fork(mut branch)) => submit(branch.environment.as_mut()).await,
+            Ok(Winner::Fork(mut branch)) => {
+                hand_in(branch.environment.as_mut(), context, account.as_ref()).await
+            }
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::Fallback(reason))
+                if account.as_ref().is_some_and(|account| account.reached.is_some()) =>
+            {
+                context.note(
+                    "fallback",
+                    format!("{reason}: hands in what the repository's own program wrote"),
+                )?;
+                if repository::restore(environment).await? { submit(environment).await } else { Ok(()) }
+            }
             Err(Stop::Fallback(reason)) => {
                 context.note("baseline", format!("{reason}: submits the task's baseline"))?;
                 if run_baseline(environment, "automl").await? { submit(environment).await } else { Ok(()) }
             }
         }
     }
+}
+
+/// What came of a repository's own program.
+enum OwnProgram {
+    /// The task has no repository.
+    None,
+    /// It was tried.
+    Ran(Account),
+    /// The episode is over.
+    Over,
+}
+
+/// The share of the time that a repository's own program may take where something else can be tried, too.
+const OWN_SHARE: f64 = 0.4;
+
+impl AutoMl {
+    /// Runs the program of the task's repository, where it has one: what somebody has built is measured before anything is
+    /// built beside it.
+    async fn own_program(
+        &self,
+        environment: &mut dyn Environment,
+        context: &Context,
+    ) -> Result<OwnProgram, AgentError> {
+        if environment.task().repository.is_none() {
+            return Ok(OwnProgram::None);
+        }
+        let Some(seen) = step(environment, Action::shell("test -f /data/dataset.json")).await? else {
+            return Ok(OwnProgram::Over);
+        };
+        let has_other_ways = seen.is_ok() || self.model.is_some();
+        let share = if has_other_ways { OWN_SHARE } else { 0.95 };
+        let until =
+            context.meter.remaining().wall_s.map(|wall| context.elapsed().as_secs_f64() + share * wall - 5.0);
+        Ok(match repository::carry_out(environment, context, until).await? {
+            Some(account) => OwnProgram::Ran(account),
+            None => OwnProgram::Over,
+        })
+    }
+}
+
+/// Hands in what lies there, or what the repository's own program wrote where the hidden validation finds that better.
+async fn hand_in(
+    environment: &mut dyn Environment,
+    context: &Context,
+    account: Option<&Account>,
+) -> Result<(), AgentError> {
+    let own = account.and_then(|account| account.reached.as_ref()?.score.as_ref());
+    if let (Some(own), true) = (own, context.meter.remaining().validations > 0) {
+        let Some(seen) = step(environment, Action::Validate).await? else { return Ok(()) };
+        let goal = environment.task().metric.goal;
+        let is_better = seen.validation.as_ref().is_none_or(|here| goal.better(own.raw, here.raw));
+        let here = seen.validation.map_or_else(|| "no score".to_owned(), |score| format!("{:.5}", score.raw));
+        let text =
+            format!("on the validation split the repository's own program has {:.5}, this {here}", own.raw);
+        context.note("compare", text)?;
+        if is_better && !repository::restore(environment).await? {
+            return Ok(());
+        }
+    }
+    submit(environment).await
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlgym::{Context, Environment, Episode, EpisodeSetup};
+use mlgym::{Context, Environment, Episode, EpisodeSetup, ReadyTask};
 use mlgym_journal::{Digest, EpisodeRecord, EpisodeStatus};
-use mlgym_tasks::Task;
+use mlgym_tasks::repository::files_held;
+use mlgym_tasks::{RepositoryError, Task};
 use serde::Serialize;
 
 /// The agents whose scores a check looks at, in the order of [`Fixed`].
@@ -130,24 +131,28 @@ pub enum SearchError {
         #[source]
         source: std::io::Error,
     },
+    /// The repository cannot be searched.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
 }
 
 /// Starts an episode as an agent would, and looks in its sandbox, as the agent's user, for every private file by
 /// its content: the hidden data, the grader, and the reference solution. Also tries the places where graders find
-/// theirs, and the network.
+/// theirs, the network, and every version of every file in the history of the task's repository.
 pub async fn search(setup: EpisodeSetup) -> Result<Search, SearchError> {
     let ready: Arc<_> = setup.ground.ready.clone();
     let context = Context::new(setup.ground.plan.seed, setup.recorder.clone(), setup.cancel.clone());
     let mut episode = Episode::new(setup);
-    let outcome = look(&mut episode, &ready.task, &ready.data.private, context.seed).await;
+    let outcome = look(&mut episode, &ready, context.seed).await;
     // What was found matters more than a sandbox that the run's end removes.
     let _ = episode.close(None).await;
     outcome
 }
 
-async fn look(episode: &mut Episode, task: &Task, private: &Path, seed: u64) -> Result<Search, SearchError> {
+async fn look(episode: &mut Episode, ready: &ReadyTask, seed: u64) -> Result<Search, SearchError> {
     let mut secrets = BTreeMap::new();
-    for directory in [private.to_owned(), task.tests_dir(), task.solution_dir()] {
+    let task = &ready.task;
+    for directory in [ready.data.private.clone(), task.tests_dir(), task.solution_dir()] {
         let found =
             secrets_in(&directory).map_err(|source| SearchError::Io { path: directory.clone(), source })?;
         secrets.extend(found);
@@ -159,6 +164,11 @@ async fn look(episode: &mut Episode, task: &Task, private: &Path, seed: u64) -> 
                   ls /sys/class/net | grep -v '^lo$' | sed 's/^/network interface /'; true";
     let said = episode.probe(places, Duration::from_secs(30)).await?;
     search.found.extend(said.lines().map(|line| format!("the agent sees {line}")));
+    if let Some(repository) = &ready.repository {
+        let files: Vec<PathBuf> = secrets.values().map(|(_, path)| path.clone()).collect();
+        let held = files_held(repository, &files)?;
+        search.found.extend(held.iter().map(|path| format!("{} is in the repository", path.display())));
+    }
     let sizes: BTreeSet<String> = secrets.values().map(|(size, _)| format!("-size {size}c")).collect();
     if sizes.is_empty() {
         return Ok(search);

@@ -56,6 +56,7 @@ pub(crate) fn task(name: &str) -> Task {
         validation: Validation { limit: 2 },
         prepare: None,
         ready: None,
+        repository: None,
         baseline: None,
         grader_timeout: Duration::from_secs(1),
         grader_env: BTreeMap::new(),

@@ -2,6 +2,7 @@
 //!
 //! `automl` is an AutoML engine that uses no language model; `react` is one model with the gym's [`tools`]; `command` is
 //! any program that speaks JSON lines; `human` is a person at a terminal; `replay` takes a journal's actions again;
+//! `repository` runs a repository's own program;
 //! `oracle`, `baseline`, `constant`, `random-forest` and `noop` are the fixed points that tasks are checked against. All
 //! act through the environment's steps alone: this crate knows nothing of databases, of terminals only the trait that a
 //! person's brings, and only its [`redteam`] looks at sandboxes from outside.
@@ -26,6 +27,7 @@ pub mod redteam;
 pub mod registry;
 mod rendering;
 pub mod replay;
+pub mod repository;
 pub mod rivals;
 mod steps;
 pub mod tools;

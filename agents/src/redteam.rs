@@ -191,7 +191,7 @@ impl Range {
         Ok(Self {
             home: home.clone(),
             backend,
-            ready: Arc::new(ReadyTask { task, image: base, data }),
+            ready: Arc::new(ReadyTask { task, image: base, data, repository: None }),
             secrets: Secrets { words: vec![validation, test, grader, host] },
             host_dir,
             listeners,

@@ -19,6 +19,7 @@ use crate::oracle::{Baseline, Noop, Oracle};
 use crate::predictors::Predictor;
 use crate::react::React;
 use crate::replay::Replay;
+use crate::repository::Repository;
 
 /// What people are told about an agent.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -32,7 +33,7 @@ pub struct AgentInfo {
 }
 
 /// All agents, in the order they are listed.
-const AGENTS: [AgentInfo; 10] = [
+const AGENTS: [AgentInfo; 11] = [
     AgentInfo {
         name: "automl",
         about: "plans, trains, measures, selects and verifies; with --model a language model proposes, without one the knowledge base",
@@ -61,6 +62,11 @@ const AGENTS: [AgentInfo; 10] = [
     AgentInfo {
         name: "replay",
         about: "takes the actions of a recorded episode again, with --journal",
+        asks: false,
+    },
+    AgentInfo {
+        name: "repository",
+        about: "runs the repository's own program, mended by rules where it has rotted",
         asks: false,
     },
 ];
@@ -169,6 +175,7 @@ impl AgentFactory for Agents {
                 Ok(journal) => Box::new(Replay::new(journal)),
                 Err(error) => misfit(plan, &error),
             },
+            "repository" => Box::new(Repository),
             _ => return None,
         };
         Some(taped(agent, plan))

@@ -40,6 +40,11 @@ pub(crate) fn explain(seen: &Observation) -> String {
     parts.join("\n")
 }
 
+/// Reads the last line of a script's output as JSON.
+pub(crate) fn last_line<T: serde::de::DeserializeOwned>(seen: &Observation) -> Option<T> {
+    serde_json::from_str(seen.stdout.content.trim_end().lines().last()?).ok()
+}
+
 /// Runs the task's baseline command; `false` when the episode ended meanwhile.
 pub(crate) async fn run_baseline(environment: &mut dyn Environment, agent: &str) -> Result<bool, AgentError> {
     let task = environment.task();

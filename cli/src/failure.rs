@@ -8,7 +8,7 @@ use mlgym_agents::UnknownAgent;
 use mlgym_leaderboard::LeaderboardError;
 use mlgym_sandbox::SandboxError;
 use mlgym_sandbox::image::ImageError;
-use mlgym_tasks::{PrepareError, SuiteError, TaskError};
+use mlgym_tasks::{PrepareError, RepositoryError, SuiteError, TaskError};
 
 /// The kinds of failure, with the exit codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(crate) fn sentence(text: &str) -> String {
         "train", "make", "migrate", "move", "open", "prepare", "pull", "put", "reach", "read", "rebuild",
         "record", "remove", "rename", "replay", "resume", "run", "search", "store", "sync", "tag", "tell",
         "transfer", "unpack", "use", "write", "create", "start", "export", "import", "inspect", "restart",
-        "halt",
+        "halt", "clone", "take", "pack", "give",
     ];
     let starts = |verb: &str| text.strip_prefix(verb).is_some_and(|rest| rest.starts_with([' ', ':']));
     if verbs.into_iter().any(starts) { format!("failed to {text}") } else { text.to_owned() }
@@ -130,6 +130,10 @@ kinds! {
         PrepareError::Script { .. } | PrepareError::Empty { .. } => Kind::Bar,
         _ => Kind::Environment,
     },
+    RepositoryError => |error| match error {
+        RepositoryError::Cancelled { .. } => Kind::Interrupted,
+        _ => Kind::Environment,
+    },
     LeaderboardError => |_| Kind::Environment,
     EnvironmentError => |error| match error {
         EnvironmentError::Cancelled => Kind::Interrupted,
@@ -164,6 +168,7 @@ impl From<ReadyError> for Failure {
         match error {
             ReadyError::Image(error) => error.into(),
             ReadyError::Data(error) => error.into(),
+            ReadyError::Repository(error) => error.into(),
         }
     }
 }

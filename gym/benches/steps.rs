@@ -161,7 +161,7 @@ fn episode(directory: &Path) -> Episode {
             home,
             run,
             plan,
-            ready: Arc::new(ReadyTask { task, image, data }),
+            ready: Arc::new(ReadyTask { task, image, data, repository: None }),
             backend: Arc::new(Nowhere),
             allowed: Allowed::default(),
             gpus: None,

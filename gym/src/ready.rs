@@ -1,11 +1,14 @@
-//! Everything an episode needs that episodes of the same task share: the image and the prepared data.
+//! Everything an episode needs that episodes of the same task share: the image, the prepared data, the repository.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlgym_sandbox::Backend;
 use mlgym_sandbox::image::{ImageError, Images, ResolvedImage};
-use mlgym_tasks::{DataCache, ImageSource, PrepareError, PreparedData, Task};
+use mlgym_tasks::{
+    DataCache, ImageSource, PrepareError, PreparedData, RepositoryCache, RepositoryError, Task,
+};
 use tokio_util::sync::CancellationToken;
 
 /// The image that data-preparation scripts run in.
@@ -20,6 +23,8 @@ pub struct ReadyTask {
     pub image: ResolvedImage,
     /// Its data on this machine.
     pub data: PreparedData,
+    /// The git directory of the repository that its working directory starts from, where it has one.
+    pub repository: Option<PathBuf>,
 }
 
 /// Says why a task cannot be made ready.
@@ -31,15 +36,20 @@ pub enum ReadyError {
     /// Its data cannot be prepared.
     #[error(transparent)]
     Data(#[from] PrepareError),
+    /// Its repository cannot be fetched.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
 }
 
-/// Makes tasks ready: builds or finds their images, prepares or finds their data.
+/// Makes tasks ready: builds or finds their images, prepares or finds their data, fetches or finds their repositories.
 #[derive(Debug, Clone)]
 pub struct Stage {
     /// Where images come from.
     pub images: Arc<dyn Images>,
     /// Where data is kept.
     pub data: DataCache,
+    /// Where repositories are kept.
+    pub repositories: RepositoryCache,
     /// Labels for the sandboxes of the preparation.
     pub labels: BTreeMap<String, String>,
     /// Fires when the run is stopped.
@@ -47,7 +57,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the usual stage: data in the home's cache.
+    /// Makes the usual stage: data and repositories in the home's cache.
     pub fn new(
         images: Arc<dyn Images>,
         home: &mlgym_journal::Home,
@@ -55,7 +65,9 @@ impl Stage {
         labels: BTreeMap<String, String>,
         cancel: CancellationToken,
     ) -> Self {
-        Self { images, data: DataCache::new(home.cache().join("data"), backend), labels, cancel }
+        let data = DataCache::new(home.cache().join("data"), backend);
+        let repositories = RepositoryCache::new(home.cache().join("repositories"));
+        Self { images, data, repositories, labels, cancel }
     }
 
     /// Finds or makes the task's image.
@@ -67,14 +79,18 @@ impl Stage {
         })
     }
 
-    /// Finds or makes the task's image and its data.
+    /// Finds or makes the task's image, its data and its repository.
     pub async fn ready(&self, task: Arc<Task>) -> Result<ReadyTask, ReadyError> {
+        let repository = match &task.repository {
+            Some(repository) => Some(self.repositories.fetch(repository, &self.cancel).await?),
+            None => None,
+        };
         let image = self.image(&task).await?;
         let prepare = match task.prepare {
             Some(_) => self.images.builtin(PREPARE_IMAGE).await?.reference,
             None => String::new(),
         };
         let data = self.data.prepare(&task, &prepare, &self.labels, &self.cancel).await?;
-        Ok(ReadyTask { task, image, data })
+        Ok(ReadyTask { task, image, data, repository })
     }
 }

@@ -10,6 +10,7 @@ use mlgym_journal::EpisodeId;
 use mlgym_sandbox::Sandbox;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::episode::Ground;
 
@@ -80,7 +81,7 @@ impl WarmQueue {
         queue.started.insert(ground.plan.episode.clone(), warm);
         queue.starting.spawn(async move {
             // What fails here fails again, and is told, when the episode begins.
-            if let Ok(sandbox) = ground.create_sandbox(None).await {
+            if let Ok(sandbox) = ground.create_sandbox(None, &CancellationToken::new()).await {
                 // Where nobody waits any more the sandbox is dropped, and swept.
                 let _ = sender.send(sandbox);
             }

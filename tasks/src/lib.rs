@@ -9,14 +9,17 @@ mod load;
 mod manifest;
 pub mod own;
 pub mod prepare;
+pub mod repository;
 pub mod spec;
 pub mod suggest;
 pub mod suite;
+pub mod web;
 
 pub use error::{Location, TaskError};
 pub use grade::{Grade, GradeError, GradeRequest, Grader};
 pub use own::{OwnError, OwnRequest, OwnTask};
 pub use prepare::{DataCache, PrepareError, PreparedData};
+pub use repository::{Repository, RepositoryCache, RepositoryError, RepositoryPlace};
 pub use spec::{ImageSource, Split, Task, TaskNetwork, UNASKED_MEMORY, Validation};
 pub use suggest::nearest;
 pub use suite::{Suite, SuiteError};

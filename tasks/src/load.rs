@@ -10,6 +10,7 @@ use mlgym_sandbox::{HostPattern, Limits};
 
 use crate::error::{Location, TaskError};
 use crate::manifest::{EnvironmentTable, Manifest, MlgymTable, Parsed};
+use crate::repository::{self, Repository, RepositoryPlace};
 use crate::spec::{ImageSource, Task, TaskNetwork, Validation};
 
 const DEFAULT_AGENT_SECONDS: f64 = 600.0;
@@ -80,11 +81,6 @@ impl Loader<'_> {
                 "verifier.environment_mode",
                 verifier.environment_mode.as_deref().is_some_and(|mode| mode != "separate"),
                 "the grader never shares the agent's sandbox here: write environment_mode = \"separate\"",
-            ),
-            (
-                "metadata.mlgym.repo",
-                self.parsed.mlgym.as_ref().is_some_and(|table| table.repo.is_some()),
-                "cloning a repository into the workspace is not built yet",
             ),
         ];
         for (key, is_asked, reason) in refused {
@@ -157,6 +153,7 @@ impl Loader<'_> {
             validation: self.validation(ours)?,
             prepare: self.prepare(ours)?,
             ready: self.ready(ours)?,
+            repository: self.repository(ours)?,
             baseline: ours.baseline.clone(),
             grader_timeout: grader,
             grader_env: manifest.verifier.env.clone(),
@@ -380,6 +377,14 @@ impl Loader<'_> {
         }
         Ok(Some(data))
     }
+
+    fn repository(&self, ours: &MlgymTable) -> Result<Option<Repository>, TaskError> {
+        let Some(table) = &ours.repo else { return Ok(None) };
+        let invalid = |reason| self.invalid("metadata.mlgym.repo", reason);
+        let place = RepositoryPlace::parse(&table.url, self.dir).map_err(invalid)?;
+        let commit = repository::commit(&table.commit).map_err(invalid)?;
+        Ok(Some(Repository { url: table.url.clone(), place, commit }))
+    }
 }
 
 fn is_inside(path: &Path) -> bool {
@@ -543,6 +548,38 @@ metrics = [{ name = "rmse", goal = "minimize", baseline = 2.0, reference = 1.0 }
         assert!(text.contains("several artifacts"), "{text}");
         let text = swap("artifacts = []", "[[steps]]\nname = \"a\"");
         assert!(text.contains("several steps"), "{text}");
+    }
+
+    #[test]
+    fn a_repository_is_pinned_to_a_commit() {
+        let with = |url: &str, commit: &str| {
+            let line = format!("[metadata.mlgym]\nrepo = {{ url = \"{url}\", commit = \"{commit}\" }}");
+            GOOD.replace("[metadata.mlgym]", &line)
+        };
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let dir = directory(&with("start.bundle", commit));
+        std::fs::write(dir.path().join("start.bundle"), "").unwrap();
+        let repository = Task::load(dir.path()).unwrap().repository.unwrap();
+        assert_eq!((repository.url.as_str(), repository.commit.as_str()), ("start.bundle", commit));
+        assert_eq!(repository.place, RepositoryPlace::Local(dir.path().join("start.bundle")));
+        let server = with("https://example.org/a.git", commit);
+        assert!(matches!(
+            Task::load(directory(&server).path()).unwrap().repository.unwrap().place,
+            RepositoryPlace::Web(_)
+        ));
+        let place = "accept T/task.toml:13:1 (key `metadata.mlgym.repo`): ";
+        for (url, commit, reason) in [
+            ("https://example.org/a.git", "main", "write the commit's 40 hexadecimal digits"),
+            ("git@example.org:a.git", commit, "repositories are not cloned by ssh"),
+            ("https://me:secret@example.org/a", commit, "a task holds no credentials"),
+            ("gone.bundle", commit, "there is no file or directory gone.bundle"),
+        ] {
+            let text = refused(&with(url, commit));
+            assert!(text.starts_with(&format!("{place}{reason}")), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+        let text = refused(&GOOD.replace("[metadata.mlgym]", "[metadata.mlgym]\nrepo = { url = \"x\" }"));
+        assert!(text.contains("task.toml:13:") && text.contains("commit"), "{text}");
     }
 
     #[test]

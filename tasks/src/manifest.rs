@@ -125,7 +125,7 @@ pub(crate) struct MlgymTable {
     #[serde(default)]
     pub(crate) seeds: Vec<u64>,
     pub(crate) data: Option<DataTable>,
-    pub(crate) repo: Option<toml::Value>,
+    pub(crate) repo: Option<RepoTable>,
     pub(crate) area: Option<String>,
     pub(crate) license: Option<String>,
     pub(crate) source: Option<String>,
@@ -156,6 +156,13 @@ pub(crate) struct ValidateTable {
 pub(crate) struct DataTable {
     pub(crate) prepare: Option<String>,
     pub(crate) ready: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RepoTable {
+    pub(crate) url: String,
+    pub(crate) commit: String,
 }
 
 /// Only looks at `[metadata.mlgym]`, so that its errors carry a place in the file.

@@ -1,5 +1,5 @@
-//! A task of the user's own data: a directory in the house layout, like any other, made from a table or a
-//! directory of images.
+//! A task of the user's own data: a directory in the house layout, like any other, made from a table, a directory of
+//! images, or the table of a repository with what its README says.
 //!
 //! The host looks at names and sizes only. What the data says is read in a closed sandbox, which also decides what the
 //! target is, hides rows for the test, and says in a sentence what is wrong with the data. This module knows nothing of
@@ -41,6 +41,9 @@ pub struct OwnRequest {
     /// The data.
     #[serde(skip)]
     pub data: PathBuf,
+    /// The table of a repository, where it has several.
+    #[serde(skip)]
+    pub table: Option<PathBuf>,
     /// The column to predict; the directories' names where images have no table.
     pub target: Option<String>,
     /// What the target is, instead of what its values tell.
@@ -180,7 +183,7 @@ pub struct Workshop {
 impl Workshop {
     /// Makes the task, or finds it. Nothing half-made is left behind when this fails.
     pub async fn make(&self, request: &OwnRequest) -> Result<OwnTask, OwnError> {
-        let source = Source::look(&request.data)?;
+        let source = Source::look(&request.data, request.table.as_deref())?;
         source.accepts(request)?;
         let name = source.short_name();
         let digest = source.digest(request, &self.image)?;
@@ -191,8 +194,9 @@ impl Workshop {
         std::fs::create_dir_all(&self.root).map_err(io("make", &self.root))?;
         let making = tempfile::Builder::new().prefix(".making-").tempdir_in(&self.root);
         let making = making.map_err(io("write in", &self.root))?;
-        let facts = self.prepare(&source, request, making.path()).await?;
-        write::task_directory(making.path(), &name, request, &facts)?;
+        let mut facts = self.prepare(&source, request, making.path()).await?;
+        facts.said.splice(0..0, source.said());
+        write::task_directory(making.path(), &name, request, &facts, &source.readme()?)?;
         match std::fs::rename(making.path(), &place) {
             // Another process was faster with the same data.
             Err(_) if place.join("task.toml").is_file() => {}

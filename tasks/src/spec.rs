@@ -7,6 +7,8 @@ use std::time::Duration;
 use mlgym_journal::{Budgets, Digest, Metric, TaskName};
 use mlgym_sandbox::{HostPattern, Limits};
 
+use crate::repository::Repository;
+
 /// The part of the hidden data that a submission is scored on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
@@ -101,6 +103,8 @@ pub struct Task {
     pub prepare: Option<PathBuf>,
     /// The directory with `public` and `private` data that need no preparation, relative to `dir`.
     pub ready: Option<PathBuf>,
+    /// The repository that `workdir` starts from, under the starter files.
+    pub repository: Option<Repository>,
     /// The command that makes the baseline's submission, run in `workdir`.
     pub baseline: Option<String>,
     /// The grader's time limit.

@@ -186,7 +186,7 @@ impl Lab {
         std::fs::write(public.join("rows.csv"), "id\n1\n").unwrap();
         std::fs::write(private.join("labels.csv"), "id,target\n1,a-secret-nobody-should-see\n").unwrap();
         let data = PreparedData { public, private, digest: task.digest.clone() };
-        Arc::new(ReadyTask { task: task.clone(), image: self.base.clone(), data })
+        Arc::new(ReadyTask { task: task.clone(), image: self.base.clone(), data, repository: None })
     }
 
     /// Makes a task of a built-in suite ready: its image is built and its data made where they are missing.

@@ -71,7 +71,7 @@ async fn lab(table: &Table, seconds: f64) -> (Lab, Arc<ReadyTask>) {
     std::fs::write(public.join("dataset.json"), table.dataset.to_string()).unwrap();
     std::fs::write(private.join("labels.csv"), "id,target\n").unwrap();
     let data = PreparedData { public, private, digest: task.digest.clone() };
-    (lab, Arc::new(ReadyTask { task: Arc::new(task), image, data }))
+    (lab, Arc::new(ReadyTask { task: Arc::new(task), image, data, repository: None }))
 }
 
 fn forest(name: &str, model: &str) -> Candidate {

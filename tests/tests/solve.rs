@@ -614,6 +614,7 @@ fn mismatch(case: &Case, outcome: &Value) -> Option<String> {
 
 fn request(data: &Path, target: &str) -> OwnRequest {
     OwnRequest {
+        table: None,
         data: data.to_owned(),
         target: Some(target.to_owned()),
         task: None,

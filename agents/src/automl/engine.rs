@@ -17,7 +17,7 @@ use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Refit, Trained};
 use crate::automl::race::{self, Look, Tuning};
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
-use crate::steps::{explain, must, step};
+use crate::steps::{explain, last_line, must, step};
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -721,9 +721,4 @@ struct Job {
 /// A result's name, by its candidate's module.
 fn label(module: &str) -> String {
     module.replace('_', "-")
-}
-
-/// Reads the last line of a script's output as JSON.
-fn last_line<T: serde::de::DeserializeOwned>(seen: &Observation) -> Option<T> {
-    serde_json::from_str(seen.stdout.content.trim_end().lines().last()?).ok()
 }

@@ -9,11 +9,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::automl::ask::{AskError, Question};
+use crate::automl::hand_in;
 use crate::automl::pipeline::Pipeline;
 use crate::automl::prompts;
 use crate::models::Model;
 use crate::react::{Errand, React, ReactOptions, Worked};
-use crate::steps::{step, submit};
+use crate::repository::Account;
+use crate::steps::step;
 
 /// Rounds of revision after the first.
 const ROUNDS: u32 = 2;
@@ -56,21 +58,52 @@ impl Outline {
     }
 }
 
+/// What there is to work on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case<'a> {
+    pub(crate) pipeline: &'a Pipeline<'a>,
+    /// What came of the repository's own program, where the task has one.
+    pub(crate) account: Option<&'a Account>,
+}
+
+impl Case<'_> {
+    /// What a model should know before it plans and works; empty where there is nothing.
+    fn known(&self) -> String {
+        let Some(account) = self.account else { return String::new() };
+        let told: Vec<String> = account.told.iter().map(|line| format!("- {line}")).collect();
+        let reached = match &account.reached {
+            Some(reached) => {
+                format!("A submission of {} lies there; do better, or leave it.", reached.program)
+            }
+            None => "It came to no submission.".to_owned(),
+        };
+        format!(
+            "The repository's own program was tried by rules alone, before you. What they mended is in the files (`git diff`):\n{}\n{reached}",
+            told.join("\n")
+        )
+    }
+}
+
 /// Works until something is handed in. Without a submission that can be accepted it is an error that says why.
 pub(crate) async fn solve(
-    pipeline: &Pipeline<'_>,
+    case: Case<'_>,
     model: &dyn Model,
     operator: &React,
     environment: &mut dyn Environment,
     first: &Observation,
 ) -> Result<(), AgentError> {
+    let pipeline = case.pipeline;
+    let known = case.known();
     let mut failure: Option<String> = None;
     for round in 0..=ROUNDS {
-        let outline = plan(pipeline, model, failure.as_deref(), round).await?;
-        let brief = match &outline {
+        let outline = plan(case, model, failure.as_deref(), round).await?;
+        let mut brief = match &outline {
             Some(outline) => outline.brief(failure.as_deref()),
             None => failure.clone().unwrap_or_default(),
         };
+        if !known.is_empty() {
+            brief.push_str(&format!("\n\n{known}"));
+        }
         let errand = Errand { role: "operation agent", brief: &brief, hands_in: false };
         if operator.work(environment, pipeline.context, first, errand).await? == Worked::Over {
             return Ok(());
@@ -80,12 +113,12 @@ pub(crate) async fn solve(
         let (passed, reason) = (verdict.passed(), verdict.reason.clone());
         pipeline.context.verdict(verdict)?;
         if passed {
-            return submit(environment).await;
+            return hand_in(environment, pipeline.context, case.account).await;
         }
         failure = Some(reason);
     }
     pipeline.context.note("fallback", "no attempt passed; hands in what there is")?;
-    submit(environment).await
+    hand_in(environment, pipeline.context, case.account).await
 }
 
 /// The operation agent's ways.
@@ -95,11 +128,12 @@ pub(crate) fn options() -> ReactOptions {
 
 /// Draws a plan; one that cannot be used has a failed verdict, and the operation agent works without.
 async fn plan(
-    pipeline: &Pipeline<'_>,
+    case: Case<'_>,
     model: &dyn Model,
     failure: Option<&str>,
     round: u32,
 ) -> Result<Option<Outline>, AgentError> {
+    let pipeline = case.pipeline;
     pipeline.context.note("plan", "a plan in words: no pipeline is for this task")?;
     let task = &pipeline.task;
     let mut user = prompts::render(
@@ -110,9 +144,10 @@ async fn plan(
         "\nThe naive baseline scores {}, the reference solution {}. The submission lies at {}.",
         task.metric.baseline, task.metric.reference, task.submission
     ));
-    let measured = failure
-        .map(|failure| format!("An earlier plan was carried out and did not pass: {failure}"))
-        .unwrap_or_default();
+    let failed =
+        failure.map(|failure| format!("An earlier plan was carried out and did not pass: {failure}"));
+    let measured = [Some(case.known()).filter(|known| !known.is_empty()), failed];
+    let measured = measured.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
     let question = Question {
         role: "planner",
         system: prompts::render(prompts::OUTLINE, &minijinja::context! {}),

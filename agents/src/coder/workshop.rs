@@ -105,8 +105,8 @@ impl Workshop {
         let journal = JournalWriter::open(&site.home.journal(&site.run, &plan.episode))?;
         let recorder = Recorder::new(plan.episode.clone(), journal, site.watchers.clone());
         let digest = Digest::of(root.display().to_string().as_bytes());
-        let ready =
-            ReadyTask { task, image: site.image.clone(), data: PreparedData { public, private, digest } };
+        let data = PreparedData { public, private, digest };
+        let ready = ReadyTask { task, image: site.image.clone(), data, repository: None };
         let mut episode = Episode::new(EpisodeSetup {
             ground: Ground {
                 home: site.home.clone(),

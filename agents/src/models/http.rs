@@ -3,13 +3,13 @@
 //! Knows nothing of what requests and answers mean; what a server means by a status is in `refusal.rs`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mlgym_tasks::web;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 
 use super::api::{Finish, ModelError};
@@ -24,9 +24,6 @@ const LARGEST: usize = 16 << 20;
 
 /// The most bytes of an error's text that are read.
 const LARGEST_ERROR: usize = 64 << 10;
-
-/// How long it may take until a server answers the call at all.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Where a model is asked.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl Endpoint {
             headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
         }
         let url = spec.endpoint();
-        let client = client(&url).map_err(|error| unavailable(causes(&error)))?;
+        let client = web::client(&url).map_err(|error| unavailable(causes(&error)))?;
         Ok(Self {
             client,
             url,
@@ -256,38 +253,5 @@ impl Endpoint {
     fn said(&self, text: &str) -> String {
         let told = tell(text);
         self.secret.as_ref().map_or_else(|| told.clone(), |secret| secret.scrub(&told))
-    }
-}
-
-/// Makes the client of an address. Redirects are not followed: they would carry the key to another place.
-fn client(url: &str) -> Result<Client, reqwest::Error> {
-    // It can be installed only once, and whoever did that before us chose the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("mlgym/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT);
-    // The system's roots, or those of SSL_CERT_FILE and SSL_CERT_DIR, are read by the verifier itself.
-    let builder = if url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
-    if is_loopback(url) { builder.no_proxy().build() } else { builder.build() }
-}
-
-/// Tells whether an address is on this machine, where no proxy leads.
-pub(super) fn is_loopback(url: &str) -> bool {
-    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_is_reached_without_a_proxy() {
-        for url in ["http://127.0.0.1:8399/v1", "http://localhost:11434/v1", "http://[::1]:80"] {
-            assert!(is_loopback(url), "{url}");
-        }
-        assert!(!is_loopback("https://localhost.example/v1"));
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Also remove all of mlgym's images
     #[arg(long)]
     all_images: bool,
-    /// Also remove prepared data and unpacked suites, which are made again when they are needed
+    /// Also remove prepared data, cloned repositories and unpacked suites, which are made again when they are needed
     #[arg(long)]
     cache: bool,
 }
@@ -57,7 +57,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     }
     if arguments.cache {
         refuse_while_running(&home)?;
-        for name in ["data", "suites"] {
+        for name in ["data", "repositories", "suites"] {
             let path = home.cache().join(name);
             match std::fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

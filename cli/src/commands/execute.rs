@@ -35,7 +35,8 @@ pub(crate) async fn make_ready(
         if stage.cancel.is_cancelled() {
             return Err(Failure::interrupted());
         }
-        let spinner = progress.spinner(format!("preparing {}", task.name));
+        let repository = task.repository.as_ref().map(|repository| format!(" from {}", repository.url));
+        let spinner = progress.spinner(format!("preparing {}{}", task.name, repository.unwrap_or_default()));
         let making = stage.ready(task.clone());
         tokio::pin!(making);
         let made = tokio::select! {

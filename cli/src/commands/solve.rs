@@ -40,8 +40,11 @@ const BASELINE: &str = "baseline";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A CSV or Parquet file, or a directory of images with a class to a sub-directory
+    /// A CSV or Parquet file, a directory of images with a class to a sub-directory, or a repository with a table in it
     data: PathBuf,
+    /// The table of a repository, where it has several [default: its only one, or its only one called train]
+    #[arg(long, value_name = "PATH")]
+    table: Option<PathBuf>,
     /// The column to predict
     #[arg(short, long, value_name = "COLUMN")]
     target: Option<String>,
@@ -126,7 +129,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     check_columns(&arguments)?;
     let stated = arguments.forbid.iter().map(|library| forbidden(library));
     check_forbidden(&arguments.constraints.iter().cloned().chain(stated).collect::<Vec<_>>())?;
-    let source = Source::look(&arguments.data)?;
+    let source = Source::look(&arguments.data, arguments.table.as_deref())?;
     let place = output_place(&arguments, &source)?;
     // Where nothing can be written it is said before anything is trained.
     drop(Package::beside(&place)?);
@@ -304,6 +307,7 @@ async fn make_task(
     let cores = (facts.cpus as f64).clamp(1.0, 4.0);
     let request = OwnRequest {
         data: arguments.data.clone(),
+        table: arguments.table.clone(),
         target: arguments.target.clone(),
         task: arguments.task.map(|kind| match kind {
             KindName::Classification => TargetKind::Classification,

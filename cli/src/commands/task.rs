@@ -9,7 +9,7 @@ use mlgym::{EpisodeSetup, Ground, ReadyTask, Recorder};
 use mlgym_agents::check::{AGENTS, TaskCheck, judge, search};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{AgentName, EpisodeId, EpisodePlan, Home, JournalWriter, Purpose, RunManifest};
-use mlgym_tasks::{ImageSource, Suite, Task};
+use mlgym_tasks::{ImageSource, Repository, Suite, Task};
 use serde::Serialize;
 
 use crate::commands::eval::select;
@@ -71,7 +71,21 @@ struct TaskView<'a> {
     seeds: &'a [u64],
     budgets: &'a mlgym_journal::Budgets,
     limits: &'a mlgym_sandbox::Limits,
+    repository: Option<RepositoryView<'a>>,
     instruction: &'a str,
+}
+
+/// The repository that a task starts from.
+#[derive(Debug, Serialize)]
+struct RepositoryView<'a> {
+    url: &'a str,
+    commit: &'a str,
+}
+
+impl<'a> From<&'a Repository> for RepositoryView<'a> {
+    fn from(repository: &'a Repository) -> Self {
+        Self { url: &repository.url, commit: &repository.commit }
+    }
 }
 
 impl<'a> From<&'a Task> for TaskView<'a> {
@@ -97,6 +111,7 @@ impl<'a> From<&'a Task> for TaskView<'a> {
             seeds: &task.seeds,
             budgets: &task.budgets,
             limits: &task.limits,
+            repository: task.repository.as_ref().map(RepositoryView::from),
             instruction: &task.instruction,
         }
     }
@@ -145,11 +160,13 @@ fn show(task: &TaskView<'_>) -> String {
         mlgym_journal::Goal::Maximize => "higher is better",
         mlgym_journal::Goal::Minimize => "lower is better",
     };
+    let repository = task.repository.as_ref();
+    let repository = repository.map(|found| format!("repository   {} at {}\n", found.url, found.commit));
     let limit = |value: Option<f64>| value.map_or_else(|| "unlimited".to_owned(), seconds);
     format!(
         "{} (version {}, {})\n{}\n\nmetric       {}, {direction}: baseline {}, reference {}\nsubmission   {}\n\
          validations  {}\nwall         {}\nsteps        {}\nimage        {} ({} cores, {} MB)\nlicence      {}\n\
-         source       {}\ndirectory    {}\ndigest       {}\n\n{}",
+         source       {}\n{}directory    {}\ndigest       {}\n\n{}",
         task.name,
         task.version,
         task.area,
@@ -166,6 +183,7 @@ fn show(task: &TaskView<'_>) -> String {
         task.limits.memory_bytes >> 20,
         task.license,
         task.source,
+        repository.unwrap_or_default(),
         task.dir,
         task.digest,
         task.instruction,

@@ -12,6 +12,7 @@ use mlgym_sandbox::{
 use mlgym_tasks::{Grade, GradeError, GradeRequest, Grader, Split, TaskNetwork};
 use tokio_util::sync::CancellationToken;
 
+use super::repository::check_out;
 use crate::ready::ReadyTask;
 use crate::recorder::Recorder;
 use crate::runner::chain;
@@ -84,7 +85,7 @@ impl EpisodeSetup {
                     Some(kept) => Some(kept),
                     None => self.ground.lease(&self.cancel).await?.map(Arc::new),
                 };
-                let sandbox = self.ground.create_sandbox(lease.as_deref()).await?;
+                let sandbox = self.ground.create_sandbox(lease.as_deref(), &self.cancel).await?;
                 Ok(Equipped { sandbox, lease })
             }
         }
@@ -158,12 +159,17 @@ impl Ground {
         }
     }
 
+    /// Makes the agent's sandbox as it is before the first step: the repository at its commit, the starter files over it.
     pub(crate) async fn create_sandbox(
         &self,
         lease: Option<&GpuLease>,
+        cancel: &CancellationToken,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
         let mut sandbox = self.backend.create(&self.spec(lease)?).await?;
         let task = &self.ready.task;
+        if let Some(git_directory) = &self.ready.repository {
+            check_out(sandbox.as_mut(), &task.workdir, git_directory, cancel).await?;
+        }
         let starter = task.starter_dir();
         if starter.is_dir() {
             sandbox.put(&task.workdir, FileSource::Directory(starter)).await?;

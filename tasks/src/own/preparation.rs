@@ -125,7 +125,9 @@ impl Workshop {
         let file = FileSource::File { name: "request.json".to_owned(), content: asked.to_string().into() };
         sandbox.put(WORK, file).await?;
         let data = match source {
-            Source::Table(path) => FileSource::HostFile { name: source.file_name(), path: path.clone() },
+            Source::Table(path) | Source::Repository { table: path, .. } => {
+                FileSource::HostFile { name: source.file_name(), path: path.clone() }
+            }
             Source::Images(path) => FileSource::Directory(path.clone()),
         };
         let make = Command::new("mkdir source", PUT_TIMEOUT);

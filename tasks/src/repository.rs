@@ -1,0 +1,204 @@
+//! Repositories that tasks start from: fetched once at their pinned commit, and kept as a git directory.
+//!
+//! What is kept holds the commit, its history and nothing else: no later commit, no other branch, no tag, no remote. It
+//! is decided by the commit alone, so it is kept under the commit, wherever it came from. Nothing of its tree is ever
+//! checked out here: a foreign repository's links, hooks and filters act in the agent's sandbox or nowhere.
+
+use std::path::{Path, PathBuf};
+
+use mlgym_journal::Digest;
+use mlgym_journal::digest::DigestBuilder;
+use tokio_util::sync::CancellationToken;
+
+mod bundle;
+mod history;
+mod packet;
+mod place;
+mod smart;
+
+pub(crate) use place::commit;
+pub use place::{Repository, RepositoryPlace};
+
+/// The most bytes of objects that are taken from the network.
+const LARGEST: u64 = 2 << 30;
+
+/// Says why a task's repository cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// A file or directory of this machine cannot be read.
+    #[error("read the repository {url}")]
+    Read {
+        /// The repository.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is there is no repository, or a broken one.
+    #[error("{verb} the repository {url}")]
+    Git {
+        /// What was tried.
+        verb: &'static str,
+        /// The repository.
+        url: String,
+        /// What libgit2 said.
+        #[source]
+        source: git2::Error,
+    },
+    /// A bundle cannot be used.
+    #[error("read the bundle {url}: {reason}")]
+    Bundle {
+        /// The bundle.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The repository does not have the commit.
+    #[error("find the commit {commit} in {url}: {reason}")]
+    NoCommit {
+        /// The repository.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// What is there instead, or where it may be.
+        reason: &'static str,
+    },
+    /// A part of the commit's history is missing.
+    #[error("take the history of {commit} from {url}: {reason}")]
+    Incomplete {
+        /// The repository.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// Its tree needs other repositories.
+    #[error("use {url} at {commit}: it has submodules ({paths}), and cloning them is not built yet")]
+    Submodules {
+        /// The repository.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// Where they would be.
+        paths: String,
+    },
+    /// The server cannot be asked, or its answer is of no use.
+    #[error("clone {url}: {reason}")]
+    Server {
+        /// The repository.
+        url: String,
+        /// What it said, or what went wrong.
+        reason: String,
+    },
+    /// The cache cannot be written.
+    #[error("{verb} the repositories' cache {}", path.display())]
+    Cache {
+        /// What was tried.
+        verb: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody cancelled.
+    #[error("clone {url}: cancelled")]
+    Cancelled {
+        /// The repository.
+        url: String,
+    },
+}
+
+/// Fetches repositories once and finds them again; safe for several processes on one directory.
+#[derive(Debug, Clone)]
+pub struct RepositoryCache {
+    root: PathBuf,
+    largest: u64,
+}
+
+impl RepositoryCache {
+    /// Names the directory.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), largest: LARGEST }
+    }
+
+    /// Returns a git directory with the repository's commit and its history, as the branch `main` and nothing else. What
+    /// is there already is not asked for again.
+    pub async fn fetch(
+        &self,
+        repository: &Repository,
+        cancel: &CancellationToken,
+    ) -> Result<PathBuf, RepositoryError> {
+        let place = self.root.join(key(&repository.commit).as_str());
+        if place.is_dir() {
+            return Ok(place);
+        }
+        std::fs::create_dir_all(&self.root).map_err(self.failed("make"))?;
+        let temporary = tempfile::Builder::new().prefix(".cloning-").tempdir_in(&self.root);
+        let temporary = temporary.map_err(self.failed("write in"))?;
+        let pack = match &repository.place {
+            RepositoryPlace::Web(address) => {
+                let pack = temporary.path().join("received.pack");
+                let download = smart::Download { repository, address, largest: self.largest };
+                tokio::select! {
+                    received = download.receive(&pack) => received?,
+                    () = cancel.cancelled() => {
+                        return Err(RepositoryError::Cancelled { url: repository.url.clone() });
+                    }
+                }
+                Some(pack)
+            }
+            RepositoryPlace::Local(_) => None,
+        };
+        let stop = cancel.child_token();
+        // What is left behind stops soon, and the directory goes when it has.
+        let _stopped = stop.clone().drop_guard();
+        let wanted = repository.clone();
+        let kept = place.clone();
+        let work = move || {
+            let built = history::build(&wanted, pack.as_deref(), temporary.path(), &stop)?;
+            Ok((std::fs::rename(built, kept), temporary))
+        };
+        let renamed = tokio::task::spawn_blocking(work).await;
+        let broken = |error| self.failed("write in")(std::io::Error::other(error));
+        let (renamed, _temporary) = renamed.map_err(broken)??;
+        match renamed {
+            // Another process was faster with the same commit.
+            Err(_) if place.is_dir() => Ok(place),
+            Err(source) => Err(self.failed("rename in")(source)),
+            Ok(()) => Ok(place),
+        }
+    }
+
+    fn failed(&self, verb: &'static str) -> impl FnOnce(std::io::Error) -> RepositoryError + use<> {
+        let path = self.root.clone();
+        move |source| RepositoryError::Cache { verb, path, source }
+    }
+}
+
+/// Tells which of the files are in a fetched git directory, at any commit, whatever they are called there.
+pub fn files_held(git_directory: &Path, files: &[PathBuf]) -> Result<Vec<PathBuf>, RepositoryError> {
+    let failed =
+        |source| RepositoryError::Git { verb: "open", url: git_directory.display().to_string(), source };
+    let objects = git2::Repository::open_bare(git_directory).map_err(failed)?;
+    let objects = objects.odb().map_err(failed)?;
+    let mut held = Vec::new();
+    for file in files {
+        let name = git2::Oid::hash_file(git2::ObjectType::Blob, file).map_err(failed)?;
+        if objects.exists(name) {
+            held.push(file.clone());
+        }
+    }
+    Ok(held)
+}
+
+/// Names what is kept by all that decides it: the commit, and how it is kept.
+fn key(commit: &str) -> Digest {
+    let mut builder = DigestBuilder::default();
+    builder.field(b"mlgym repository 1").field(commit.as_bytes());
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests;

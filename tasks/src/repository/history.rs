@@ -1,0 +1,255 @@
+//! One commit's history, taken out of a repository: every object that it reaches, and no other.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use git2::{ErrorCode, ObjectType, OdbPackwriter, Oid, PackBuilder, Repository as Git, RepositoryOpenFlags};
+use tokio_util::sync::CancellationToken;
+
+use super::{Repository, RepositoryError, RepositoryPlace, bundle};
+
+/// The kept repository's own settings. The agent's commits need a name, and nobody outside sees it.
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
+                      \tlogallrefupdates = true\n[user]\n\tname = agent\n\temail = agent@mlgym.invalid\n";
+
+/// Makes the git directory below `work`, from the pack that came from a server or from what is on this machine.
+pub(super) fn build(
+    repository: &Repository,
+    pack: Option<&Path>,
+    work: &Path,
+    stop: &CancellationToken,
+) -> Result<PathBuf, RepositoryError> {
+    let builder = Builder { repository, work, stop };
+    let source = match (pack, &repository.place) {
+        (Some(pack), _) => builder.import(builder.file(pack)?, "unpack what came from")?,
+        (None, RepositoryPlace::Local(path)) => builder.local(path)?,
+        (None, RepositoryPlace::Web(_)) => return Err(builder.incomplete("nothing came")),
+    };
+    let commit = builder.commit(&source.git)?;
+    builder.extract(&source, commit)
+}
+
+struct Builder<'a> {
+    repository: &'a Repository,
+    work: &'a Path,
+    stop: &'a CancellationToken,
+}
+
+/// What a history is taken from.
+struct Source {
+    git: Git,
+    /// Whether it was made here, of one pack and nothing else.
+    is_ours: bool,
+}
+
+impl Builder<'_> {
+    /// Opens a directory, or unpacks a bundle.
+    fn local(&self, path: &Path) -> Result<Source, RepositoryError> {
+        let meta = std::fs::metadata(path).map_err(|error| self.read(error))?;
+        if meta.is_dir() {
+            // Without looking for another one above it.
+            let none: [&Path; 0] = [];
+            let git = Git::open_ext(path, RepositoryOpenFlags::NO_SEARCH, none).map_err(self.git("open"))?;
+            if git.is_shallow() {
+                return Err(self.incomplete("it is a shallow clone: `git fetch --unshallow` makes it whole"));
+            }
+            return Ok(Source { git, is_ours: false });
+        }
+        let mut file = self.file(path)?;
+        bundle::read_header(&mut file)
+            .map_err(|reason| RepositoryError::Bundle { url: self.repository.url.clone(), reason })?;
+        self.import(file, "unpack the bundle").map_err(|error| match error {
+            RepositoryError::Git { url, source, .. } => RepositoryError::Bundle {
+                url,
+                reason: format!("its objects are broken or cut off: {}", source.message()),
+            },
+            other => other,
+        })
+    }
+
+    /// Gives a pack to a fresh repository, which names every object by its content.
+    fn import(&self, mut pack: impl Read, verb: &'static str) -> Result<Source, RepositoryError> {
+        let git = self.fresh(&self.work.join("received"))?;
+        {
+            let objects = git.odb().map_err(self.git(verb))?;
+            let mut writer = objects.packwriter().map_err(self.git(verb))?;
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                self.go_on()?;
+                let count = pack.read(&mut buffer).map_err(|error| self.read(error))?;
+                if count == 0 {
+                    break;
+                }
+                let written = writer.write_all(buffer.get(..count).unwrap_or_default());
+                written.map_err(|error| self.git(verb)(said(&error)))?;
+            }
+            self.commit_pack(&mut writer, verb)?;
+        }
+        Ok(Source { git, is_ours: true })
+    }
+
+    fn commit_pack<'b>(
+        &'b self,
+        writer: &mut OdbPackwriter<'b>,
+        verb: &'static str,
+    ) -> Result<(), RepositoryError> {
+        writer.progress(|_| !self.stop.is_cancelled());
+        let done = writer.commit();
+        self.go_on()?;
+        done.map(drop).map_err(self.git(verb))
+    }
+
+    /// Finds the commit, and checks that its tree is whole without other repositories.
+    fn commit(&self, git: &Git) -> Result<Oid, RepositoryError> {
+        let missing = |reason| RepositoryError::NoCommit {
+            url: self.repository.url.clone(),
+            commit: self.repository.commit.clone(),
+            reason,
+        };
+        let name = Oid::from_str(&self.repository.commit).map_err(self.git("read"))?;
+        let objects = git.odb().map_err(self.git("read"))?;
+        match objects.read_header(name) {
+            Ok((_, ObjectType::Commit)) => {}
+            Ok((_, ObjectType::Tag)) => {
+                return Err(missing(
+                    "it is a tag: write the commit that it points to (`git rev-parse TAG^{}`)",
+                ));
+            }
+            Ok(_) => return Err(missing("it is no commit")),
+            Err(error) if error.code() == ErrorCode::NotFound => {
+                return Err(missing("it is not there: is it in a fork, or was it not pushed?"));
+            }
+            Err(error) => return Err(self.git("read")(error)),
+        }
+        let tree = git.find_commit(name).and_then(|commit| commit.tree()).map_err(self.git("read"))?;
+        if let Some(entry) = tree.get_name(".gitmodules")
+            && let Ok(blob) = git.find_blob(entry.id())
+            && let Some(paths) = submodules(&String::from_utf8_lossy(blob.content()))
+        {
+            let (url, commit) = (self.repository.url.clone(), self.repository.commit.clone());
+            return Err(RepositoryError::Submodules { url, commit, paths });
+        }
+        Ok(name)
+    }
+
+    /// Takes the commit's history out. What was unpacked here and holds nothing else is kept as it is.
+    fn extract(&self, source: &Source, commit: Oid) -> Result<PathBuf, RepositoryError> {
+        let mut wanted = self.reached(&source.git, commit)?;
+        let count = wanted.object_count();
+        if source.is_ours && count == self.objects(&source.git)? {
+            return self.finish(source.git.path());
+        }
+        let kept = self.fresh(&self.work.join("kept"))?;
+        {
+            let objects = kept.odb().map_err(self.git("write the history of"))?;
+            let mut writer = objects.packwriter().map_err(self.git("write the history of"))?;
+            let mut failure = None;
+            let packed = wanted.foreach(|bytes| {
+                failure = writer.write_all(bytes).err();
+                failure.is_none() && !self.stop.is_cancelled()
+            });
+            self.go_on()?;
+            let packed = failure.map_or(packed, |error| Err(said(&error)));
+            packed.map_err(self.git("pack the history of"))?;
+            self.commit_pack(&mut writer, "write the history of")?;
+        }
+        // An object whose content is not what its name says has come under another name.
+        let arrived = self.reached(&kept, commit)?.object_count();
+        if arrived != count || self.objects(&kept)? != count {
+            return Err(self.incomplete("objects are broken (`git fsck` tells which)"));
+        }
+        self.finish(kept.path())
+    }
+
+    /// Lists every object that the commit reaches; each must be there.
+    fn reached<'b>(&'b self, git: &'b Git, commit: Oid) -> Result<PackBuilder<'b>, RepositoryError> {
+        let verb = "read the history of";
+        let mut builder = git.packbuilder().map_err(self.git(verb))?;
+        builder.set_threads(0);
+        builder.set_progress_callback(|_, _, _| !self.stop.is_cancelled()).map_err(self.git(verb))?;
+        let mut walk = git.revwalk().map_err(self.git(verb))?;
+        let walked = walk.push(commit).and_then(|()| builder.insert_walk(&mut walk));
+        self.go_on()?;
+        match walked {
+            Ok(()) => Ok(builder),
+            Err(error) if error.code() == ErrorCode::NotFound => Err(self.incomplete(error.message())),
+            Err(error) => Err(self.git(verb)(error)),
+        }
+    }
+
+    fn objects(&self, git: &Git) -> Result<usize, RepositoryError> {
+        let mut count = 0;
+        let objects = git.odb().map_err(self.git("read"))?;
+        let counted = objects.foreach(|_| {
+            count += 1;
+            true
+        });
+        counted.map_err(self.git("read"))?;
+        Ok(count)
+    }
+
+    /// Makes an empty git directory by hand: nothing of this machine's settings or templates gets into it.
+    fn fresh(&self, at: &Path) -> Result<Git, RepositoryError> {
+        let directories = ["objects/pack", "objects/info", "refs/heads", "refs/tags"];
+        let made = directories.iter().try_for_each(|name| std::fs::create_dir_all(at.join(name)));
+        let made = made.and_then(|()| std::fs::write(at.join("HEAD"), "ref: refs/heads/main\n"));
+        made.and_then(|()| std::fs::write(at.join("config"), CONFIG)).map_err(|error| self.cache(error))?;
+        Git::open_bare(at).map_err(self.git("make a place for"))
+    }
+
+    /// Names the commit `main`, and hands the directory over.
+    fn finish(&self, git_directory: &Path) -> Result<PathBuf, RepositoryError> {
+        let line = format!("{}\n", self.repository.commit);
+        std::fs::write(git_directory.join("refs/heads/main"), line).map_err(|error| self.cache(error))?;
+        Ok(git_directory.to_owned())
+    }
+
+    fn file(&self, path: &Path) -> Result<BufReader<File>, RepositoryError> {
+        File::open(path).map(BufReader::new).map_err(|error| self.read(error))
+    }
+
+    fn go_on(&self) -> Result<(), RepositoryError> {
+        if self.stop.is_cancelled() {
+            return Err(RepositoryError::Cancelled { url: self.repository.url.clone() });
+        }
+        Ok(())
+    }
+
+    fn git(&self, verb: &'static str) -> impl FnOnce(git2::Error) -> RepositoryError + use<> {
+        let url = self.repository.url.clone();
+        move |source| RepositoryError::Git { verb, url, source }
+    }
+
+    fn read(&self, source: io::Error) -> RepositoryError {
+        RepositoryError::Read { url: self.repository.url.clone(), source }
+    }
+
+    fn cache(&self, source: io::Error) -> RepositoryError {
+        RepositoryError::Cache { verb: "write in", path: self.work.to_owned(), source }
+    }
+
+    fn incomplete(&self, reason: &str) -> RepositoryError {
+        RepositoryError::Incomplete {
+            url: self.repository.url.clone(),
+            commit: self.repository.commit.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What libgit2 said through a writer.
+fn said(error: &io::Error) -> git2::Error {
+    git2::Error::from_str(&error.to_string())
+}
+
+/// Names the places of submodules; `None` when the file names none.
+fn submodules(text: &str) -> Option<String> {
+    let lines = || text.lines().map(str::trim);
+    if !lines().any(|line| line.starts_with("[submodule")) {
+        return None;
+    }
+    let path =
+        |line: &str| Some(line.strip_prefix("path")?.trim_start().strip_prefix('=')?.trim().to_owned());
+    Some(lines().filter_map(path).collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,296 @@
+//! Repositories made with the real git, fetched from directories and bundles.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::*;
+
+mod server;
+
+const GIT: [&str; 5] = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"];
+
+/// A repository with a history before and after the commit that is pinned.
+struct Origin {
+    directory: TempDir,
+    pinned: String,
+    later: String,
+    aside: String,
+    tag: String,
+}
+
+impl Origin {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut origin = Self {
+            directory,
+            pinned: String::new(),
+            later: String::new(),
+            aside: String::new(),
+            tag: String::new(),
+        };
+        origin.git("init -q -b trunk");
+        origin.commit("one", "first");
+        origin.pinned = origin.commit("two", "second");
+        origin.git("tag -a -m release v1");
+        origin.tag = origin.git("rev-parse v1");
+        origin.later = origin.commit("three", "third");
+        origin.git("checkout -q -b aside HEAD~2");
+        origin.aside = origin.commit("four", "fourth");
+        origin.git("checkout -q trunk");
+        origin
+    }
+
+    fn git(&self, arguments: &str) -> String {
+        let script = format!("{} {arguments}", GIT.join(" "));
+        let output =
+            Command::new("bash").args(["-euc", &script]).current_dir(self.directory.path()).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn commit(&self, file: &str, text: &str) -> String {
+        std::fs::write(self.directory.path().join(file), text).unwrap();
+        self.git(&format!("add -A; {} commit -q -m {file}; git rev-parse HEAD", GIT.join(" ")))
+    }
+
+    /// Writes a bundle of what `revisions` say.
+    fn bundle(&self, revisions: &str) -> PathBuf {
+        let to = self.directory.path().join(".git/origin.bundle");
+        self.git(&format!("bundle create -q '{}' {revisions}", to.display()));
+        to
+    }
+
+    fn at(&self, place: &Path, commit: &str) -> Repository {
+        let (url, place) = (place.display().to_string(), RepositoryPlace::Local(place.to_owned()));
+        Repository { url, place, commit: commit.to_owned() }
+    }
+}
+
+/// A cache of its own, and what it fetches.
+struct Shelf {
+    cache: RepositoryCache,
+    directory: TempDir,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { cache: RepositoryCache::new(directory.path().join("repositories")), directory }
+    }
+
+    async fn fetch(&self, repository: &Repository) -> Result<PathBuf, RepositoryError> {
+        self.cache.fetch(repository, &CancellationToken::new()).await
+    }
+
+    async fn refused(&self, repository: &Repository) -> String {
+        let error = self.fetch(repository).await.unwrap_err();
+        let left = std::fs::read_dir(self.directory.path().join("repositories")).unwrap().count();
+        assert_eq!(left, 0, "something is left of what failed");
+        let mut text = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            text.push_str(&format!(": {cause}"));
+        }
+        text
+    }
+}
+
+/// Asks the real git about a fetched directory.
+fn ask(git_directory: &Path, arguments: &str) -> String {
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let output = Command::new("git").arg("--git-dir").arg(git_directory).args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8(said).unwrap().trim().to_owned()
+}
+
+/// Checks that a directory holds the pinned commit, its history, and nothing else.
+fn check_stripped(git_directory: &Path, origin: &Origin) {
+    assert_eq!(ask(git_directory, "log --format=%s main"), "two\none");
+    assert_eq!(
+        ask(git_directory, "for-each-ref --format=%(objectname)%20%(refname)"),
+        format!("{} refs/heads/main", origin.pinned)
+    );
+    assert_eq!(ask(git_directory, "symbolic-ref HEAD"), "refs/heads/main");
+    assert_eq!(ask(git_directory, "fsck --full --strict --unreachable"), "");
+    assert_eq!(ask(git_directory, "remote"), "");
+    let held: BTreeSet<_> =
+        lines(&ask(git_directory, "cat-file --batch-all-objects --batch-check=%(objectname)"));
+    let reached = format!("rev-list --objects --no-object-names {}", origin.pinned);
+    assert_eq!(held, lines(&origin.git(&reached)));
+    for absent in [&origin.later, &origin.aside, &origin.tag] {
+        assert!(!held.contains(absent));
+    }
+    assert!(!git_directory.join("logs").exists() && !git_directory.join("hooks").exists());
+}
+
+/// Fetches afresh, and checks what came.
+async fn check(repository: &Repository, origin: &Origin) {
+    let shelf = Shelf::new();
+    check_stripped(&shelf.fetch(repository).await.unwrap(), origin);
+}
+
+fn lines(text: &str) -> BTreeSet<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_later_history_other_branches_and_tags_are_not_kept_from_a_directory() {
+    let origin = Origin::new();
+    check(&origin.at(origin.directory.path(), &origin.pinned), &origin).await;
+    let bare = origin.directory.path().join("bare.git");
+    origin.git("clone -q --bare . bare.git && rm -rf bare.git/hooks");
+    check(&origin.at(&bare, &origin.pinned), &origin).await;
+    origin.git("-C bare.git repack -q -a -d");
+    check(&origin.at(&bare, &origin.pinned), &origin).await;
+}
+
+#[tokio::test]
+async fn a_later_history_other_branches_and_tags_are_not_kept_from_a_bundle() {
+    let origin = Origin::new();
+    for revisions in ["--all", "v1", "HEAD"] {
+        let bundle = origin.bundle(revisions);
+        check(&origin.at(&bundle, &origin.pinned), &origin).await;
+    }
+    let bundle = origin.directory.path().join("third.bundle");
+    origin.git("bundle create -q --version=3 third.bundle --all");
+    check(&origin.at(&bundle, &origin.pinned), &origin).await;
+    // Nothing has to be left out of this one.
+    origin.git("branch exact v1^{}");
+    let bundle = origin.bundle("exact");
+    check(&origin.at(&bundle, &origin.pinned), &origin).await;
+}
+
+#[tokio::test]
+async fn what_was_fetched_is_found_again_wherever_it_came_from() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let bundle = origin.bundle("--all");
+    let first = shelf.fetch(&origin.at(&bundle, &origin.pinned)).await.unwrap();
+    let gone = origin.at(Path::new("/nowhere/at/all"), &origin.pinned);
+    assert_eq!(shelf.fetch(&gone).await.unwrap(), first);
+    let other = shelf.fetch(&origin.at(&bundle, &origin.later)).await.unwrap();
+    assert_ne!(other, first);
+}
+
+#[tokio::test]
+async fn several_fetches_at_once_come_to_one_directory() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let wanted = origin.at(origin.directory.path(), &origin.pinned);
+    let (a, b, c) = tokio::join!(shelf.fetch(&wanted), shelf.fetch(&wanted), shelf.fetch(&wanted));
+    let place = a.unwrap();
+    assert_eq!((b.unwrap(), c.unwrap()), (place.clone(), place.clone()));
+    check_stripped(&place, &origin);
+    let left = std::fs::read_dir(shelf.directory.path().join("repositories")).unwrap().count();
+    assert_eq!(left, 1, "something is left of the fetches that were slower");
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_cancelled_leaves_nothing() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let wanted = origin.at(origin.directory.path(), &origin.pinned);
+    let error = shelf.cache.fetch(&wanted, &cancel).await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Cancelled { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(shelf.directory.path().join("repositories")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_broken_cut_off_or_not_whole_is_refused() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let whole = std::fs::read(origin.bundle("--all")).unwrap();
+    let file = shelf.directory.path().join("x.bundle");
+    let pack = whole.windows(4).position(|bytes| bytes == b"PACK").unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 60] ^= 0x40;
+    for (content, reason) in [
+        (&whole[..0], "empty or cut off"),
+        (&whole[..30], "cut off"),
+        (&whole[..pack], "broken or cut off"),
+        (&whole[..pack + 8], "broken or cut off"),
+        (&whole[..whole.len() / 2 + pack / 2], "broken or cut off"),
+        (&whole[..whole.len() - 1], "broken or cut off"),
+        (&flipped, "broken or cut off"),
+        (b"PK\x03\x04\n\n", "does not begin as a bundle"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let said = shelf.refused(&origin.at(&file, &origin.pinned)).await;
+        assert!(said.contains("x.bundle") && said.contains(reason), "{reason}: {said}");
+    }
+    let partial = origin.bundle(&format!("{}..trunk", origin.pinned));
+    let said = shelf.refused(&origin.at(&partial, &origin.later)).await;
+    assert!(said.contains(&format!("needs {}", origin.pinned)), "{said}");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_not_there_is_named() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let here = origin.directory.path();
+    let absent = "1".repeat(40);
+    let said = shelf.refused(&origin.at(here, &absent)).await;
+    assert!(said.contains(&absent) && said.contains("not there"), "{said}");
+    let said = shelf.refused(&origin.at(&origin.bundle("HEAD"), &origin.aside)).await;
+    assert!(said.contains(&origin.aside) && said.contains("not there"), "{said}");
+    let said = shelf.refused(&origin.at(here, &origin.tag)).await;
+    assert!(said.contains("it is a tag"), "{said}");
+    let tree = origin.git("rev-parse HEAD^{tree}");
+    let said = shelf.refused(&origin.at(here, &tree)).await;
+    assert!(said.contains("it is no commit"), "{said}");
+    let said = shelf.refused(&origin.at(Path::new("/nowhere/at/all"), &origin.pinned)).await;
+    assert!(said.contains("read the repository /nowhere/at/all: No such file"), "{said}");
+    let said = shelf.refused(&origin.at(&here.join(".git/refs"), &origin.pinned)).await;
+    assert!(said.starts_with("open the repository"), "{said}");
+}
+
+#[tokio::test]
+async fn a_history_with_holes_is_refused() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let here = origin.directory.path();
+    origin.git("clone -q --depth 1 --branch trunk file://$PWD shallow");
+    let said = shelf.refused(&origin.at(&here.join("shallow"), &origin.later)).await;
+    assert!(said.contains("--unshallow"), "{said}");
+    let blob = origin.git(&format!("rev-parse {}:one", origin.pinned));
+    let object = here.join(".git/objects").join(&blob[..2]).join(&blob[2..]);
+    let content = std::fs::read(&object).unwrap();
+    std::fs::remove_file(&object).unwrap();
+    let said = shelf.refused(&origin.at(here, &origin.pinned)).await;
+    assert!(said.contains("take the history") && said.contains(&blob[..7]), "{said}");
+    std::fs::write(&object, content).unwrap();
+    // Of two objects, one now has the other's content.
+    let other = origin.git(&format!("rev-parse {}:two", origin.pinned));
+    let other = here.join(".git/objects").join(&other[..2]).join(&other[2..]);
+    std::fs::copy(other, &object).unwrap();
+    let said = shelf.refused(&origin.at(here, &origin.pinned)).await;
+    assert!(said.contains("history"), "{said}");
+}
+
+#[tokio::test]
+async fn submodules_are_refused_and_pointers_of_lfs_are_not() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let here = origin.directory.path();
+    origin.commit(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text");
+    let pointer = origin.commit("weights.bin", "version");
+    shelf.fetch(&origin.at(here, &pointer)).await.unwrap();
+    let text = "[submodule \"a\"]\n\tpath = third/a\n\turl = ../a\n[submodule \"b\"]\n\tpath=b\n";
+    std::fs::write(here.join(".gitmodules"), text).unwrap();
+    let commit = origin.commit("five", "fifth");
+    let said = Shelf::new().refused(&origin.at(here, &commit)).await;
+    assert!(said.contains("has submodules (third/a, b)"), "{said}");
+    std::fs::write(here.join(".gitmodules"), "# none any more\n").unwrap();
+    let commit = origin.commit("six", "sixth");
+    shelf.fetch(&origin.at(here, &commit)).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_are_found_in_a_history_by_their_content() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    std::fs::write(origin.directory.path().join("grade.py"), "the grader\n").unwrap();
+    origin.commit("x", "x");
+    std::fs::remove_file(origin.directory.path().join("grade.py")).unwrap();
+    let commit = origin.commit("y", "y");
+    let kept = shelf.fetch(&origin.at(origin.directory.path(), &commit)).await.unwrap();
+    let (known, unknown) = (shelf.directory.path().join("known"), shelf.directory.path().join("unknown"));
+    std::fs::write(&known, "the grader\n").unwrap();
+    std::fs::write(&unknown, "another\n").unwrap();
+    assert_eq!(files_held(&kept, &[unknown, known.clone()]).unwrap(), [known]);
+}
