@@ -21,6 +21,7 @@ use crate::steps::{run_baseline, step, submit};
 mod ask;
 pub mod assessment;
 pub mod constraint;
+mod demand;
 pub mod engine;
 pub mod evidence;
 mod freeform;
@@ -83,11 +84,10 @@ impl Agent for AutoMl {
             OwnProgram::Ran(account) => Some(account),
             OwnProgram::Over => return Ok(()),
         };
-        let mut remaining = first.remaining.clone();
-        if let Some(bound) = self.options.train_seconds() {
-            remaining.wall_s = Some(remaining.wall_s.map_or(bound, |wall| wall.min(bound)));
+        let mut engine = Engine::new(environment, context, &first.remaining);
+        if let Some(seconds) = self.options.train_seconds() {
+            engine.keep_within(seconds);
         }
-        let mut engine = Engine::new(environment, context, &remaining);
         match pipeline.solve(&mut engine).await {
             Ok(Winner::Trunk) => hand_in(environment, context, account.as_ref()).await,
             Ok(Winner::NoPipeline(reason)) => {

@@ -305,22 +305,27 @@ async fn a_budget_that_ends_after_training_has_the_best_plan_graded() {
     assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
 }
 
-/// Nothing keeps the demand: the best that there is is handed in all the same, and says that it does not.
+/// Nothing keeps the demand, which the request's words state: the best that there is is handed in all the same, and says
+/// that it does not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demand_that_nothing_meets_leaves_the_best_model_and_not_the_baseline() {
+async fn a_demand_in_words_that_nothing_meets_leaves_the_best_model_and_not_the_baseline() {
     let answer = |request: &Request| match request.role.as_str() {
+        "manager" => {
+            let usual = fit(request).unwrap();
+            text(usual.text.replace(r#"{"name":"rmse","value":null}"#, r#"{"name":"RMSE","value":1.0}"#))
+        }
         "planner" => plan(["first", "second", "third", "fourth"][request.draw as usize], &["ridge"]),
         "data agent" | "model agent" => proposal(&json!([])),
         _ => fit(request).unwrap(),
     };
-    let constraints = vec!["rmse<=1".parse().unwrap()];
-    let options = Options { plans: Some(1), rounds: 1, constraints, ..Options::default() };
+    let options = Options { plans: Some(1), rounds: 1, ..Options::default() };
     let (record, verdicts) = episode(options, answer).await;
     assert_eq!(record.status, EpisodeStatus::Graded, "{:?}", record.reason);
     assert!(record.normalised.unwrap() > 0.9, "{:?}", record.normalised);
     let missed =
         verdicts.iter().filter(|verdict| verdict.stage == VerdictStage::Constraint && !verdict.passed());
-    assert_eq!(missed.count(), 2, "once in each round: {verdicts:#?}");
+    let missed: Vec<_> = missed.map(|verdict| verdict.subject.as_str()).collect();
+    assert_eq!(missed, ["rmse <= 1"; 2], "once in each round: {verdicts:#?}");
 }
 
 /// Keeps experiences for as long as a test lasts.

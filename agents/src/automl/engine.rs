@@ -132,6 +132,11 @@ impl<'a> Engine<'a> {
         (self.time, self.site, self.steps_left) = (time, site, steps_left);
     }
 
+    /// Plans for at most so many seconds of all, counted from the episode's start.
+    pub fn keep_within(&mut self, seconds: f64) {
+        self.time = self.time.within(seconds);
+    }
+
     /// Tells whether there is time for another round of plans.
     pub fn has_time_for_a_round(&self) -> bool {
         self.time.is_worth_a_round(self.context.elapsed())

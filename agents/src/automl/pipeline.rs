@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::automl::ask::{AskError, Question};
 use crate::automl::constraint::{Constraint, module_of};
+use crate::automl::demand::Demanded;
 use crate::automl::engine::{Dataset, Engine, Stop};
 use crate::automl::evidence::{Evidence, retrieve};
 use crate::automl::judge::{self, Standing};
@@ -46,19 +47,18 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The modules of the libraries that may not be used.
-    fn forbidden(&self) -> Vec<String> {
-        self.constraints.iter().filter_map(Constraint::forbids).map(module_of).collect()
-    }
-
     /// The most seconds that training may take, where somebody says so.
     pub(crate) fn train_seconds(&self) -> Option<f64> {
-        let bound = |constraint: &Constraint| match constraint {
-            Constraint::TrainSeconds { bound } => Some(*bound),
-            _ => None,
-        };
-        self.constraints.iter().filter_map(bound).reduce(f64::min)
+        train_seconds(&self.constraints)
     }
+}
+
+fn train_seconds(constraints: &[Constraint]) -> Option<f64> {
+    let bound = |constraint: &Constraint| match constraint {
+        Constraint::TrainSeconds { bound } => Some(*bound),
+        _ => None,
+    };
+    constraints.iter().filter_map(bound).reduce(f64::min)
 }
 
 /// Plans that are drawn with a model where nobody says otherwise.
@@ -93,9 +93,21 @@ struct Known {
     evidence: Vec<Evidence>,
     recollection: Recollection,
     traits: Traits,
+    /// What is demanded, by the user's options and by the request's words.
+    constraints: Vec<Constraint>,
 }
 
 impl Known {
+    /// The modules of the libraries that may not be used.
+    fn forbidden(&self) -> Vec<String> {
+        self.constraints.iter().filter_map(Constraint::forbids).map(module_of).collect()
+    }
+
+    /// The demands, as people read them.
+    fn demands(&self) -> Vec<String> {
+        self.constraints.iter().map(ToString::to_string).collect()
+    }
+
     /// What a plan came to, as it is remembered.
     fn experience(&self, attempt: &Attempt, validated: Option<f64>) -> Option<Experience> {
         let execution = attempt.execution.as_ref()?;
@@ -142,6 +154,10 @@ impl Pipeline<'_> {
             Err(stop) => return Err(stop),
         };
         let request = self.read_request(Some(&dataset)).await?;
+        let constraints = self.demands(&request)?;
+        if let Some(seconds) = train_seconds(&constraints) {
+            engine.keep_within(seconds);
+        }
         let profile = engine.profile().await?;
         let traits = Traits::new(&dataset.kind, &dataset.task, &dataset.metric, &profile);
         let recollection = self.recall(&traits).await?;
@@ -149,7 +165,8 @@ impl Pipeline<'_> {
         let evidence = retrieve(&dataset, &knowledge, &profile, &recollection.evidence());
         let text = format!("{} pieces of evidence", evidence.len());
         self.context.note_with("evidence", text, json!({ "profile": profile, "evidence": evidence }))?;
-        let known = Known { dataset, knowledge, profile, request, evidence, recollection, traits };
+        let known =
+            Known { dataset, knowledge, profile, request, evidence, recollection, traits, constraints };
         let mut failures = Vec::new();
         let mut reserve: Option<Reserve> = None;
         for round in 0..=self.rounds() {
@@ -167,7 +184,7 @@ impl Pipeline<'_> {
                 Err(stop) => return Err(stop),
             };
             let demands = Demands {
-                constraints: self.options.constraints.clone(),
+                constraints: known.constraints.clone(),
                 metric: self.task.metric.name.clone(),
                 round,
             };
@@ -186,6 +203,24 @@ impl Pipeline<'_> {
             }
             None => Err(Stop::Fallback(reason)),
         }
+    }
+
+    /// Puts what the request demands in words to what the user's options do, and says what of it is not measured.
+    fn demands(&self, request: &request::ParsedRequest) -> Result<Vec<Constraint>, Stop> {
+        let demanded = Demanded::of(request, &self.task.metric);
+        let mut all = self.options.constraints.clone();
+        for constraint in demanded.constraints {
+            if !all.contains(&constraint) {
+                self.context.note("demand", format!("the request demands {constraint}"))?;
+                all.push(constraint);
+            }
+        }
+        if !demanded.unmeasured.is_empty() {
+            let text =
+                format!("the request demands what is not measured here: {}", demanded.unmeasured.join("; "));
+            self.context.note("demand", text)?;
+        }
+        Ok(all)
     }
 
     /// Recalls what worked before. A memory that cannot be used costs its hints, and no episode.
@@ -249,8 +284,7 @@ impl Pipeline<'_> {
         let count = self.options.plans.unwrap_or(if self.model.is_some() { PLANS } else { 1 }).max(1);
         let text = format!("{count} {}", if count == 1 { "plan" } else { "plans" });
         self.context.note("plan", text)?;
-        let forbidden = self.options.forbidden();
-        let demands: Vec<String> = self.options.constraints.iter().map(ToString::to_string).collect();
+        let (forbidden, demands) = (known.forbidden(), known.demands());
         let by_knowledge = |count| {
             planning::by_knowledge(&known.knowledge, &known.profile, count, &forbidden, &known.recollection)
         };
@@ -466,7 +500,7 @@ impl Pipeline<'_> {
             "naive_baseline": self.task.metric.baseline, "target": known.dataset.more.get("target"),
             "data": known.profile, "plan": planned.plan.name, "candidates": names,
             "code": Digest::of(&serde_json::to_vec(&planned.plan.candidates).unwrap_or_default()),
-            "constraints_kept": self.options.constraints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "constraints_kept": known.demands(),
         });
         let digits = |value: f64| format!("{value:.5}").parse::<f64>().unwrap_or(value);
         let candidates: Vec<_> = planned.plan.candidates.iter().map(|candidate| {

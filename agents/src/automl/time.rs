@@ -44,6 +44,14 @@ impl TimePlan {
         Self { start: 0.0, total, budget }
     }
 
+    /// Plans for a budget of at most so many seconds.
+    pub(crate) fn within(self, seconds: f64) -> Self {
+        if seconds >= self.budget {
+            return self;
+        }
+        Self { total: SHARE * seconds - self.start, budget: seconds, ..self }
+    }
+
     /// Plans a share of what is left of the plan's time, from now on: what was spent before, on a language model's
     /// answers for instance, shortens each phase and leaves out none. Where no budget says when the end is, what is
     /// usual is left to whoever begins.
@@ -121,6 +129,9 @@ mod tests {
         check(plan(100.0).last_chance(Duration::from_secs(84)), None);
         check(TimePlan::new(&Remaining::default()).all(Duration::ZERO), Some(USUAL));
         check(TimePlan::new(&Remaining::default()).last_chance(Duration::from_secs(90)), None);
+        check(plan(100.0).within(50.0).all(Duration::ZERO), Some(41.0));
+        check(plan(100.0).within(200.0).all(Duration::ZERO), Some(82.0));
+        check(TimePlan::new(&Remaining::default()).within(50.0).all(Duration::ZERO), Some(41.0));
         assert!(plan(100.0).is_worth_a_round(Duration::from_secs(73)));
         assert!(!plan(100.0).is_worth_a_round(Duration::from_secs(75)));
         assert!(TimePlan::new(&Remaining::default()).is_worth_a_round(Duration::from_secs(999)));
