@@ -206,7 +206,7 @@ mod tests {
         let load = |name: &String| Suite::load(name, cache.path()).unwrap();
         let suites: Vec<_> = Suite::builtin_names().iter().map(load).collect();
         let sizes: Vec<_> = suites.iter().map(|suite| (suite.name.as_str(), suite.tasks.len())).collect();
-        assert_eq!(sizes, [("kinds", 5), ("starter", 6), ("tables", 16)]);
+        assert_eq!(sizes, [("kinds", 5), ("repos", 3), ("starter", 6), ("tables", 16)]);
         for task in suites.iter().flat_map(|suite| &suite.tasks) {
             assert!(task.metric.is_ordered(), "{}", task.name);
             assert!(
@@ -221,7 +221,7 @@ mod tests {
             );
         }
         let again = Suite::load("starter", cache.path()).unwrap();
-        assert_eq!(again.tasks[0].digest, suites[1].tasks[0].digest);
+        assert_eq!(again.tasks[0].digest, suites[2].tasks[0].digest);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let error = Suite::load("startre", cache.path()).unwrap_err().to_string();
         assert_eq!(
             error,
-            "find the suite \"startre\": did you mean \"starter\"? (known: kinds, starter, tables)"
+            "find the suite \"startre\": did you mean \"starter\"? (known: kinds, repos, starter, tables)"
         );
         let suite = Suite::load("starter", cache.path()).unwrap();
         let error = suite.task("digist").unwrap_err().to_string();

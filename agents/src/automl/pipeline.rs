@@ -61,6 +61,9 @@ fn train_seconds(constraints: &[Constraint]) -> Option<f64> {
     constraints.iter().filter_map(bound).reduce(f64::min)
 }
 
+/// The subject of the verdict that says whether what is handed in keeps what is demanded.
+pub const DEMANDS: &str = "what is demanded";
+
 /// Plans that are drawn with a model where nobody says otherwise.
 const PLANS: usize = 3;
 
@@ -191,6 +194,7 @@ impl Pipeline<'_> {
             let attempts = search::carry_out(engine, self.context, plans, &demands).await?;
             let standing = (&mut failures, &mut reserve);
             if let Some(winner) = self.choose(engine, attempts, (&known, round), standing).await? {
+                self.conclude(&known.constraints, &[])?;
                 return Ok(winner);
             }
         }
@@ -199,10 +203,35 @@ impl Pipeline<'_> {
             Some(reserve) => {
                 let text = format!("no plan passed; hands in {}, the best of them ({reason})", reserve.name);
                 self.context.note("fallback", text)?;
+                self.conclude(&known.constraints, &reserve.missed)?;
                 Ok(Winner::Trunk)
             }
-            None => Err(Stop::Fallback(reason)),
+            None => {
+                let nothing = "no model was measured: the baseline is handed in".to_owned();
+                self.conclude(&known.constraints, &[nothing])?;
+                Err(Stop::Fallback(reason))
+            }
         }
+    }
+
+    /// Says whether what is handed in keeps what is demanded, where something is.
+    fn conclude(&self, constraints: &[Constraint], missed: &[String]) -> Result<(), Stop> {
+        if constraints.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = constraints.iter().map(ToString::to_string).collect();
+        let outcome = if missed.is_empty() { Outcome::Passed } else { Outcome::Failed };
+        let reason = if missed.is_empty() { format!("keeps {}", all.join(", ")) } else { missed.join("; ") };
+        Ok(self.context.verdict(Verdict {
+            stage: VerdictStage::Implementation,
+            subject: DEMANDS.to_owned(),
+            round: 0,
+            outcome,
+            judge: Judge::Execution,
+            reason,
+            evidence: all.iter().map(|demand| format!("constraint:{demand}")).collect(),
+            measured: BTreeMap::new(),
+        })?)
     }
 
     /// Puts what the request demands in words to what the user's options do, and says what of it is not measured.
@@ -644,13 +673,18 @@ struct Reserve {
     faults: usize,
     /// More is better.
     score: f64,
+    /// The demands that it does not meet, with what was measured.
+    missed: Vec<String>,
 }
 
 impl Reserve {
     /// What an attempt is worth; nothing where it has no result.
     fn of(attempt: &Attempt) -> Option<Self> {
         let Standing { name, score, .. } = attempt.standing()?;
-        Some(Self { name, faults: attempt.faults(), score })
+        let is_missed = |verdict: &&Verdict| verdict.stage == VerdictStage::Constraint && !verdict.passed();
+        let missed = attempt.verdicts.iter().filter(is_missed);
+        let missed = missed.map(|verdict| format!("{}: {}", verdict.subject, verdict.reason)).collect();
+        Some(Self { name, faults: attempt.faults(), score, missed })
     }
 
     fn is_better_than(&self, other: &Self) -> bool {

@@ -15,7 +15,7 @@ use mlgym_leaderboard::Filter;
 use mlgym_tasks::{Suite, Task};
 
 use crate::commands::agent;
-use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
+use crate::commands::execute::{execute, kept, make_run_ready, permitted, verdict};
 use crate::commands::leaderboard::{Board, by_agent, by_task};
 use crate::commands::model;
 use crate::failure::{Failure, Kind};
@@ -126,6 +126,7 @@ pub(crate) async fn run(session: &Session, mut arguments: Arguments) -> Result<E
     print(session, &home, &manifest, &leaderboard).await?;
     progress.line(format!("run {} took {}", manifest.run, seconds(started.elapsed().as_secs_f64())));
     verdict(session, &manifest, &report)?;
+    kept(&home, &manifest, &report)?;
     say(format!("more: mlgym run show {} · mlgym leaderboard", manifest.run));
     Ok(ExitCode::SUCCESS)
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
+use mlgym_agents::automl::pipeline::DEMANDS;
 use mlgym_agents::human::Desk;
 use mlgym_agents::models::Models;
 use mlgym_journal::run::RunLock;
-use mlgym_journal::{Home, RunManifest, TaskName};
+use mlgym_journal::{Envelope, EpisodeId, EpisodeView, Home, JournalReader, RunManifest, TaskName};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::Task;
 use tokio::sync::mpsc;
@@ -200,6 +201,46 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
     }
     let failure = Failure::message(Kind::Bar, text);
     Err(if with(GradingError).next().is_some() { failure.hint(resume_hint(manifest)) } else { failure })
+}
+
+/// Checks that every graded episode hands in what keeps the constraints that its plan states, as its agent measured it.
+pub(crate) fn kept(home: &Home, manifest: &RunManifest, report: &RunReport) -> Result<(), Failure> {
+    let states_any = |episode: &EpisodeId| {
+        let plan = manifest.episodes.iter().find(|plan| plan.episode == *episode);
+        plan.is_some_and(|plan| plan.options.contains_key("constraints"))
+    };
+    let mut missed = Vec::new();
+    for record in &report.records {
+        let episode = &record.started.episode;
+        if !states_any(episode) {
+            continue;
+        }
+        let view = EpisodeView::of(&journal(home, manifest, episode)?);
+        let last = view.verdicts.iter().rev().find(|verdict| verdict.subject == DEMANDS);
+        if let Some(verdict) = last.filter(|verdict| !verdict.passed()) {
+            missed.push(format!("\n  {episode}: {}", hanging(&verdict.reason)));
+        }
+    }
+    if missed.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "what {} of {} episodes handed in does not keep the constraints{}",
+        missed.len(),
+        manifest.episodes.len(),
+        missed.concat()
+    );
+    Err(Failure::message(Kind::Bar, text))
+}
+
+/// Reads an episode's journal.
+pub(crate) fn journal(
+    home: &Home,
+    manifest: &RunManifest,
+    episode: &EpisodeId,
+) -> Result<Vec<Envelope>, Failure> {
+    let lines = JournalReader::open(&home.journal(&manifest.run, episode))?;
+    Ok(lines.collect::<Result<_, _>>()?)
 }
 
 fn over(manifest: &RunManifest, report: &RunReport) -> usize {

@@ -11,7 +11,7 @@ use mlgym_journal::{
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
-use crate::commands::execute::{execute, make_run_ready, permitted, verdict};
+use crate::commands::execute::{execute, kept, make_run_ready, permitted, verdict};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
 use crate::progress::Progress;
@@ -355,5 +355,6 @@ async fn resume(
     drop(lock);
     super::eval::print(session, home, &manifest, &leaderboard).await?;
     verdict(session, &manifest, &report)?;
+    kept(&home, &manifest, &report)?;
     Ok(ExitCode::SUCCESS)
 }

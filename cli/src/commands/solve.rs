@@ -14,15 +14,15 @@ use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, car
 use mlgym_agents::options::AgentOptions;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
-    AgentName, BranchId, Budgets, Envelope, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus,
-    EpisodeView, Event, Goal, Home, JournalReader, JournalWriter, Purpose, RunManifest,
+    AgentName, BranchId, Budgets, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Event,
+    Goal, Home, JournalWriter, Purpose, RunManifest,
 };
 use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::own::{OwnRequest, OwnTask, Source, TargetKind, Workshop, metric_names};
 use mlgym_tasks::{Task, nearest};
 
 use crate::commands::eval::positive;
-use crate::commands::execute::{execute, make_run_ready};
+use crate::commands::execute::{execute, journal, make_run_ready};
 use crate::commands::model::{Choice, ModelArguments};
 use crate::failure::{Failure, Kind};
 use crate::output::{hanging, score, seconds, table};
@@ -561,11 +561,6 @@ impl Delivery<'_> {
         };
         Ok(inspector.inspect(package.path(), &self.ready.data, submitted).await?)
     }
-}
-
-fn journal(home: &Home, manifest: &RunManifest, episode: &EpisodeId) -> Result<Vec<Envelope>, Failure> {
-    let lines = JournalReader::open(&home.journal(&manifest.run, episode))?;
-    Ok(lines.collect::<Result<_, _>>()?)
 }
 
 /// Writes the verdicts and the assessment into the episode's journal, and the leaderboard's row anew.

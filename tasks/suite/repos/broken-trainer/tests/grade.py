@@ -1,0 +1,9 @@
+from mlgym_grader import labels, read_table, reject, reward
+from sklearn.metrics import roc_auc_score
+
+ids, rows = labels()
+table = read_table(["failed"], ids)
+outside = table["failed"][(table["failed"] < 0) | (table["failed"] > 1)]
+if len(outside):
+    reject(f"the value for the id {outside.index[0]} is {outside.iloc[0]}; it must lie between 0 and 1")
+reward(roc_auc=roc_auc_score(rows["target"].astype(int), table["failed"].loc[rows["id"]]))
