@@ -49,11 +49,10 @@ impl Agent for Predictor {
             Some(_) => {}
         }
         context.note("train", format!("{} on all training rows", self.name))?;
-        let mut files = scripts::modules();
-        files.push(("predict.py".to_owned(), self.script));
+        let mut files = scripts::modules(&environment.task().submission);
+        files.push(("predict.py".to_owned(), self.script.to_owned()));
         for (name, content) in files {
-            let write =
-                Action::Write { path: format!("{}/{name}", scripts::WORK), content: content.to_owned() };
+            let write = Action::Write { path: format!("{}/{name}", scripts::WORK), content };
             if must(environment, "write the script", write).await?.is_none() {
                 return Ok(());
             }

@@ -174,9 +174,9 @@ impl Agent for SelfTest {
     ) -> Result<(), AgentError> {
         environment.reset(context.seed).await?;
         let kind = KINDS.iter().find(|kind| kind.name == "tabular").unwrap();
-        let mut files: Vec<(String, String)> = scripts::files(kind)
+        let mut files: Vec<(String, String)> = scripts::files(kind, "/workspace/submission.csv")
             .into_iter()
-            .map(|(name, content)| (format!("/tmp/engine/{name}"), content.to_owned()))
+            .map(|(name, content)| (format!("/tmp/engine/{name}"), content))
             .collect();
         for (task, _) in kind.knowledge {
             for candidate in Knowledge::for_kind(kind.name, task).unwrap().candidates {

@@ -235,11 +235,12 @@ impl<'a> Engine<'a> {
         let started = self.context.elapsed();
         self.context.note("profile", "looks at the data")?;
         // A budget that ends before there is a model finds something to grade.
-        let sample = "cp -n /data/sample_submission.csv /workspace/submission.csv 2>/dev/null; true";
+        let submission = self.environment.task().submission.clone();
+        let sample = format!("cp -n /data/sample_submission.csv '{submission}' 2>/dev/null; true");
         self.try_step(Action::shell(sample)).await?;
-        let files: Vec<(String, String)> = scripts::files(kind)
+        let files: Vec<(String, String)> = scripts::files(kind, &submission)
             .into_iter()
-            .map(|(name, content)| (format!("{}/{name}", scripts::WORK), content.to_owned()))
+            .map(|(name, content)| (format!("{}/{name}", scripts::WORK), content))
             .collect();
         self.write_all(&files).await?;
         let seen = self.program("profile.py", &self.context.seed.to_string(), None).await?;

@@ -36,19 +36,33 @@ const PROGRAMS: [(&str, &str); 10] = [
 
 const TEMPLATE: &str = include_str!("templates/candidate.py.j2");
 
-/// The fixed files that the engine needs for a kind of data, by name.
-pub fn files(kind: &Kind) -> Vec<(String, &'static str)> {
+/// The module that says where things lie in a task: its name and its text.
+fn site(submission: &str) -> (String, String) {
+    // A text's JSON is its Python, too.
+    let path = serde_json::Value::from(submission);
+    (
+        "automl_site.py".to_owned(),
+        format!("\"\"\"Where things lie in this task.\"\"\"\n\nSUBMISSION = {path}\n"),
+    )
+}
+
+fn owned(files: impl IntoIterator<Item = (String, &'static str)>) -> Vec<(String, String)> {
+    files.into_iter().map(|(name, text)| (name, text.to_owned())).collect()
+}
+
+/// The files that the engine needs for a kind of data, by name, in a task whose submission lies at this path.
+pub fn files(kind: &Kind, submission: &str) -> Vec<(String, String)> {
     let fixed = [COMMON, PREDICTING].into_iter().chain(PROGRAMS);
     let needed = fixed.chain(kind.needs.iter().copied()).map(|(name, text)| (name.to_owned(), text));
-    needed.chain([(kind.file(), kind.module)]).collect()
+    owned(needed.chain([(kind.file(), kind.module)])).into_iter().chain([site(submission)]).collect()
 }
 
 /// The modules that read any task's data, whatever its kind.
-pub(crate) fn modules() -> Vec<(String, &'static str)> {
+pub(crate) fn modules(submission: &str) -> Vec<(String, String)> {
     let needed = KINDS.iter().flat_map(|kind| kind.needs.iter().copied());
     let fixed = [COMMON, PREDICTING].into_iter().chain(needed).map(|(name, text)| (name.to_owned(), text));
     let all: BTreeMap<_, _> = fixed.chain(KINDS.iter().map(|kind| (kind.file(), kind.module))).collect();
-    all.into_iter().collect()
+    owned(all).into_iter().chain([site(submission)]).collect()
 }
 
 /// Returns the command that runs a program with the libraries loaded already.

@@ -17,6 +17,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from automl_site import SUBMISSION
 from mlgym_model import biased, calibrated, kind_of, predict, submission_of, take
 
 warnings.filterwarnings("ignore")
@@ -348,4 +349,4 @@ def state_path(name):
 def write_submission(problem, predicted, bias=None):
     """Writes predictions in the form that dataset.json asks for."""
     table = submission_of(SPEC, problem.classes, problem.ids, biased(predicted, bias))
-    table.to_csv("/workspace/submission.csv", index=False)
+    table.to_csv(SUBMISSION, index=False)

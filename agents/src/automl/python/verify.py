@@ -1,8 +1,8 @@
 """Checks the submission against dataset.json before anybody else sees it; prints what is wrong, or nothing."""
 
-from automl_common import DATA, SPEC, np, pd, sys
+from automl_common import DATA, SPEC, SUBMISSION, np, pd, sys
 
-submission = pd.read_csv("/workspace/submission.csv")
+submission = pd.read_csv(SUBMISSION)
 test = pd.read_csv(DATA / SPEC["test"])
 form = SPEC["submission"]
 wanted = [SPEC["id"], *form["columns"]]

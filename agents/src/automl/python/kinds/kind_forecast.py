@@ -123,7 +123,7 @@ class PerSeries:
         weekday = self.days.transform(table[["kind"]].to_numpy())
         columns = [hot, weekday, table[["days"]].to_numpy() / 100]
         for name, knots in self.knots.items():
-            value = table[name].to_numpy(float)
+            value = table[name].fillna(self.middle[name]).to_numpy(float)
             bends = np.column_stack([value, *[np.maximum(value - knot, 0) for knot in knots]]) / self.spread[name]
             columns.append(bends)
             daytime = ((table["hour"] / self.calendar.per_day > 0.35) & (table["hour"] / self.calendar.per_day < 0.95)).to_numpy()
@@ -139,7 +139,10 @@ class PerSeries:
         self.calendar = Calendar("linear").fit(x, y)
         table = self.calendar.table(x)
         numbers = [name for name in self.calendar.known if name not in self.calendar.flags]
-        self.knots = {name: np.quantile(table[name], [0.15, 0.3, 0.5, 0.7, 0.85]) for name in numbers}
+        # What is not known at a time is taken for what is usual.
+        self.middle = table[numbers].median().fillna(0.0)
+        filled = table[numbers].fillna(self.middle)
+        self.knots = {name: np.quantile(filled[name], [0.15, 0.3, 0.5, 0.7, 0.85]) for name in numbers}
         self.spread = {name: float(table[name].std()) or 1.0 for name in numbers}
         slot = self._slots(table)
         self.encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(slot.reshape(-1, 1))
