@@ -11,7 +11,7 @@
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use mlgym::{Action, Agent, AgentError, Context, Environment};
+use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 
 use crate::models::{EpisodeModel, Model};
 use crate::react::React;
@@ -79,7 +79,7 @@ impl Agent for AutoMl {
                 .map(|model| Arc::new(EpisodeModel::new(model, context)) as Arc<dyn Model>),
             options: &self.options,
         };
-        let account = match self.own_program(environment, context).await? {
+        let account = match self.own_program(environment, context, &first).await? {
             OwnProgram::None => None,
             OwnProgram::Ran(account) => Some(account),
             OwnProgram::Over => return Ok(()),
@@ -139,6 +139,7 @@ impl AutoMl {
         &self,
         environment: &mut dyn Environment,
         context: &Context,
+        first: &Observation,
     ) -> Result<OwnProgram, AgentError> {
         if environment.task().repository.is_none() {
             return Ok(OwnProgram::None);
@@ -148,8 +149,7 @@ impl AutoMl {
         };
         let has_other_ways = seen.is_ok() || self.model.is_some();
         let share = if has_other_ways { OWN_SHARE } else { 0.95 };
-        let until =
-            context.meter.remaining().wall_s.map(|wall| context.elapsed().as_secs_f64() + share * wall - 5.0);
+        let until = first.remaining.wall_s.map(|wall| share * wall - 5.0);
         Ok(match repository::carry_out(environment, context, until).await? {
             Some(account) => OwnProgram::Ran(account),
             None => OwnProgram::Over,

@@ -5,7 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Context, Environment};
 
-use crate::steps::{must, run_baseline, step, submit};
+use crate::steps::{must, quote, run_baseline, step, submit};
 
 /// Runs the task's reference solution.
 #[derive(Debug, Default)]
@@ -55,10 +55,6 @@ impl Agent for Oracle {
             None => Ok(()),
         }
     }
-}
-
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn read_texts(root: &Path, directory: &Path, files: &mut Vec<(String, String)>) -> std::io::Result<()> {

@@ -14,7 +14,7 @@ use mlgym_journal::{Judge, Outcome, ValidationScore, Verdict, VerdictStage};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::steps::{explain, last_line, must, run_baseline, step, submit};
+use crate::steps::{explain, last_line, must, quote, run_baseline, step, submit};
 
 mod programs;
 mod survey;
@@ -79,8 +79,8 @@ impl Agent for Repository {
                     .to_owned(),
             });
         }
-        // Grading has its own time; a minute is kept for what cannot be foreseen.
-        let until = first.remaining.wall_s.map(|wall| context.elapsed().as_secs_f64() + 0.95 * wall - 5.0);
+        // Grading has its own time; some is kept for what cannot be foreseen.
+        let until = first.remaining.wall_s.map(|wall| 0.95 * wall - 5.0);
         let Some(account) = carry_out(environment, context, until).await? else { return Ok(()) };
         if account.reached.is_some() {
             return submit(environment).await;
@@ -184,9 +184,9 @@ pub(crate) async fn carry_out(
 
 /// Puts the submission that was reached back where the task looks for it; `false` when the episode is over.
 pub(crate) async fn restore(environment: &mut dyn Environment) -> Result<bool, AgentError> {
-    let submission = environment.task().submission.clone();
+    let submission = quote(&environment.task().submission);
     let command = format!(
-        "rm -rf '{submission}' && mkdir -p \"$(dirname '{submission}')\" && cp -a {WORK}/best '{submission}'"
+        "rm -rf {submission} && mkdir -p \"$(dirname {submission})\" && cp -a {WORK}/best {submission}"
     );
     Ok(must(environment, "put the submission back", Action::shell(command)).await?.is_some())
 }
@@ -375,7 +375,8 @@ impl Work<'_> {
         let path = if self.path.is_empty() {
             String::new()
         } else {
-            format!("export PYTHONPATH='{}'\"${{PYTHONPATH:+:$PYTHONPATH}}\"\n", self.path.join(":"))
+            let path = quote(&self.path.join(":"));
+            format!("export PYTHONPATH={path}\"${{PYTHONPATH:+:$PYTHONPATH}}\"\n")
         };
         let wrapped = format!(
             "(\n{path}export MPLBACKEND=Agg\n( {command}\n) > {WORK}/out.txt 2> {WORK}/err.txt < /dev/null\ncode=$?\ntail -c {TAIL} \
@@ -404,14 +405,14 @@ impl Work<'_> {
 
     /// Where the submission was found; the outer `None` is the end of the episode.
     async fn collect(&mut self) -> Result<Option<Option<String>>, AgentError> {
-        let run = Action::shell(format!("python {WORK}/collect.py '{}' {WORK}/since", self.submission));
+        let run = Action::shell(format!("python {WORK}/collect.py {} {WORK}/since", quote(self.submission)));
         let Some(seen) = step(self.environment, run).await? else { return Ok(None) };
         Ok(Some(last_line::<Collected>(&seen).and_then(|collected| collected.found)))
     }
 
     /// Keeps a copy of the submission; `false` when the episode is over.
     async fn keep(&mut self) -> Result<bool, AgentError> {
-        let command = format!("rm -rf {WORK}/best && cp -a '{}' {WORK}/best", self.submission);
+        let command = format!("rm -rf {WORK}/best && cp -a {} {WORK}/best", quote(self.submission));
         Ok(must(self.environment, "keep the submission", Action::shell(command)).await?.is_some())
     }
 

@@ -40,6 +40,11 @@ pub(crate) fn explain(seen: &Observation) -> String {
     parts.join("\n")
 }
 
+/// Writes a text as one word of a shell's line.
+pub(crate) fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Reads the last line of a script's output as JSON.
 pub(crate) fn last_line<T: serde::de::DeserializeOwned>(seen: &Observation) -> Option<T> {
     serde_json::from_str(seen.stdout.content.trim_end().lines().last()?).ok()

@@ -665,3 +665,26 @@ async fn a_task_is_made_once_and_nothing_half_made_is_left() {
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(lab.containers().await, 0, "containers were left");
 }
+
+#[tokio::test]
+async fn a_repository_gives_its_table_and_what_its_readme_says() {
+    let lab = Lab::new().await;
+    let workshop = workshop(&lab).await;
+    let root = lab.directory.path().join("Tide Tables");
+    std::fs::create_dir_all(root.join("sets")).unwrap();
+    std::fs::write(root.join("sets/train.csv"), good()).unwrap();
+    std::fs::write(root.join("sets/test.csv"), "x,word\n1,a\n").unwrap();
+    std::fs::write(root.join("README.md"), "# Tides\n\n`y` is high or low.\n").unwrap();
+    std::fs::write(root.join("fit.py"), "print(1)\n").unwrap();
+    let OwnTask { task, facts, is_new } = workshop.make(&request(&root, "y")).await.unwrap();
+    assert!(is_new);
+    assert_eq!((task.name.as_str(), facts.file.as_str()), ("own/tide-tables", "train.csv"));
+    assert!(facts.said[0].starts_with("sets/train.csv of the repository is learnt from"), "{:?}", facts.said);
+    assert!(task.instruction.contains("> `y` is high or low."), "{}", task.instruction);
+    // Found again with what was said, and another one once the README says something else.
+    let again = workshop.make(&request(&root, "y")).await.unwrap();
+    assert!(!again.is_new);
+    assert_eq!(again.facts, facts);
+    std::fs::write(root.join("README.md"), "# Tides\n").unwrap();
+    assert!(workshop.make(&request(&root, "y")).await.unwrap().is_new);
+}

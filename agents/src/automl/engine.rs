@@ -17,7 +17,7 @@ use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Refit, Trained};
 use crate::automl::race::{self, Look, Tuning};
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
-use crate::steps::{explain, last_line, must, step};
+use crate::steps::{explain, last_line, must, quote, step};
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -236,7 +236,7 @@ impl<'a> Engine<'a> {
         self.context.note("profile", "looks at the data")?;
         // A budget that ends before there is a model finds something to grade.
         let submission = self.environment.task().submission.clone();
-        let sample = format!("cp -n /data/sample_submission.csv '{submission}' 2>/dev/null; true");
+        let sample = format!("cp -n /data/sample_submission.csv {} 2>/dev/null; true", quote(&submission));
         self.try_step(Action::shell(sample)).await?;
         let files: Vec<(String, String)> = scripts::files(kind, &submission)
             .into_iter()
