@@ -94,6 +94,11 @@ impl Agent for AutoMl {
                 context.note("operate", format!("{reason}: a model plans and works by itself"))?;
                 let (Some(inner), Some(model)) = (&self.model, &pipeline.model) else { return Ok(()) };
                 let operator = React::new(inner.clone(), freeform::options());
+                // What is left by now, and not what there was before the repository's own program ran.
+                let first = match &account {
+                    Some(_) => Observation { remaining: context.meter.remaining(), ..first },
+                    None => first,
+                };
                 let case = freeform::Case { pipeline: &pipeline, account: account.as_ref() };
                 freeform::solve(case, model.as_ref(), &operator, environment, &first).await
             }

@@ -61,6 +61,8 @@ pub(crate) struct Account {
     pub(crate) reached: Option<Reached>,
     /// All that was done and seen, in words.
     pub(crate) told: Vec<String>,
+    /// What the repository says of itself: titles and lines.
+    pub(crate) background: Vec<(&'static str, Vec<String>)>,
 }
 
 #[async_trait]
@@ -118,6 +120,7 @@ pub(crate) async fn carry_out(
     };
     context.note_with("survey", survey.describe(), json!({ "requirements": survey.requirements }))?;
     account.told.push(survey.describe());
+    account.background = survey.background();
     let task = environment.task();
     let (instruction, submission) = (task.instruction.clone(), task.submission.clone());
     let places = Places { given: &survey.given, submission: &submission };
@@ -179,7 +182,7 @@ pub(crate) async fn carry_out(
     if best.is_some() && !restore(work.environment).await? {
         return Ok(None);
     }
-    Ok(Some(Account { reached: best, told: work.told }))
+    Ok(Some(Account { reached: best, told: work.told, background: account.background }))
 }
 
 /// Puts the submission that was reached back where the task looks for it; `false` when the episode is over.

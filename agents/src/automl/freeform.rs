@@ -70,16 +70,13 @@ impl Case<'_> {
     /// What a model should know before it plans and works; empty where there is nothing.
     fn known(&self) -> String {
         let Some(account) = self.account else { return String::new() };
-        let told: Vec<String> = account.told.iter().map(|line| format!("- {line}")).collect();
-        let reached = match &account.reached {
-            Some(reached) => {
-                format!("A submission of {} lies there; do better, or leave it.", reached.program)
-            }
-            None => "It came to no submission.".to_owned(),
-        };
-        format!(
-            "The repository's own program was tried by rules alone, before you. What they mended is in the files (`git diff`):\n{}\n{reached}",
-            told.join("\n")
+        prompts::render(
+            prompts::REPOSITORY,
+            &minijinja::context! {
+                told => &account.told,
+                background => &account.background,
+                program => account.reached.as_ref().map(|reached| reached.program.as_str()),
+            },
         )
     }
 }

@@ -30,9 +30,12 @@ pub(crate) const DOUBT: &str = include_str!("prompts/doubt.md.j2");
 /// The planner's duty where no pipeline is for the task.
 pub(crate) const OUTLINE: &str = include_str!("prompts/outline.md.j2");
 
+/// What is known of a task's repository and of its own program.
+pub(crate) const REPOSITORY: &str = include_str!("prompts/repository.md.j2");
+
 /// All templates with their names, for tests.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &str); 9] = [
+pub(crate) const ALL: [(&str, &str); 10] = [
     ("relevance", RELEVANCE),
     ("parse", PARSE),
     ("request", REQUEST),
@@ -42,6 +45,7 @@ pub(crate) const ALL: [(&str, &str); 9] = [
     ("candidates", CANDIDATES),
     ("doubt", DOUBT),
     ("outline", OUTLINE),
+    ("repository", REPOSITORY),
 ];
 
 /// Fills a template.

@@ -23,6 +23,8 @@ pub(crate) struct Survey {
     pub(crate) missing: Vec<Missing>,
     /// Files that this Python cannot read.
     pub(crate) unreadable: Vec<Unreadable>,
+    /// Names that it takes from installed modules which do not have them, with their places.
+    pub(crate) lost: Vec<String>,
 }
 
 /// A program that can be started.
@@ -58,7 +60,8 @@ pub(crate) struct Requirement {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Missing {
     pub(crate) module: String,
-    pub(crate) files: Vec<String>,
+    /// The lines that import it, with their places.
+    pub(crate) lines: Vec<String>,
 }
 
 /// A file that this Python cannot read.
@@ -78,19 +81,31 @@ impl Survey {
             .filter(|needed| needed.installed.is_none())
             .map(|needed| format!("{}{}", needed.name, needed.specifier))
             .collect();
-        let missing = self.missing.iter().map(|missing| missing.module.clone()).collect();
         let unreadable =
             self.unreadable.iter().map(|file| format!("{} ({})", file.file, file.reason)).collect();
         let entries = self.entries.iter().map(|entry| entry.path.clone()).collect();
         format!(
-            "{} files, {} of Python; programs: {}; required and not installed: {}; imported and not there: {}; files that \
-             this Python cannot read: {}",
+            "{} files, {} of Python; programs: {}; required and not installed: {}; files that this Python cannot read: {}",
             self.files,
             self.python,
             listed(entries),
             listed(absent),
-            listed(missing),
             listed(unreadable)
         )
     }
+
+    /// What whoever plans and works should know of it beside that: each a title and lines.
+    pub(crate) fn background(&self) -> Vec<(&'static str, Vec<String>)> {
+        let missing = self.missing.iter().flat_map(|missing| missing.lines.iter().cloned()).collect();
+        let readme: Vec<String> = self.readme.lines().take(MOST_README).map(str::to_owned).collect();
+        let all = [
+            ("Imports of modules that are not there", missing),
+            ("Names that what is installed does not have (before anything was mended)", self.lost.clone()),
+            ("Its README", readme),
+        ];
+        all.into_iter().filter(|(_, lines): &(_, Vec<String>)| !lines.is_empty()).collect()
+    }
 }
+
+/// Lines of a README that are told on.
+const MOST_README: usize = 120;

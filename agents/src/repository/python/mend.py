@@ -270,6 +270,13 @@ class Source:
             return None
         return ".".join([self.modules[node.id], *reversed(parts)])
 
+    def told(self):
+        """The lines that the edits are on, as they were and as they are to be."""
+        raw = self.text.encode()
+        lines = sorted({raw[:start].count(b"\n") + 1 for start, _, _ in self.edits})
+        shown = ", ".join(f"{line} `{self.lines[line - 1].decode().strip()[:80]}`" for line in lines[:6])
+        return f"{self.path}: {shown}{' …' if len(lines) > 6 else ''}"
+
     def save(self):
         """Writes the edits; tells whether there were any. What no longer parses is left as it was."""
         if not self.edits:
@@ -320,7 +327,7 @@ def sources():
 
 
 def saved(all_sources, what):
-    changed = [str(source.path) for source in all_sources if source.save()]
+    changed = [source.told() for source in all_sources if source.save()]
     return [{"what": what, "where": changed}] if changed else []
 
 

@@ -1,9 +1,11 @@
 """survey.py: says as JSON what lies in the repository of the working directory.
 
-Nothing of the repository is imported or run: its files are read, and Python's are parsed.
+Nothing of the repository is imported or run: its files are read, and Python's are parsed. Only what is installed beside it is
+imported, to tell which of the names that the files use are not there any more.
 """
 
 import ast
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -15,6 +17,7 @@ import sys
 
 MOST_FILES = 5_000
 MOST_TEXT = 40_000
+MOST_LOST = 40
 GIVEN = pathlib.Path("/data")
 
 
@@ -80,6 +83,58 @@ def is_there(module):
         return False
 
 
+def imported_as(tree):
+    """What names of a file stand for: modules, and things that were taken out of them."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for item in node.names:
+                names[item.asname or item.name.split(".")[0]] = item.name if item.asname else item.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for item in node.names:
+                names[item.asname or item.name] = f"{node.module}.{item.name}"
+    return names
+
+
+def resolves(dotted, known={}):
+    """Tells whether a dotted name can be had from what is installed; `None` where its top is not there at all."""
+    if dotted not in known:
+        parts = dotted.split(".")
+        known[dotted] = None
+        for cut in range(len(parts), 0, -1):
+            try:
+                thing = importlib.import_module(".".join(parts[:cut]))
+            except Exception:  # An import may fail in any way; it is not there then.
+                continue
+            known[dotted] = True
+            for part in parts[cut:]:
+                try:
+                    thing = getattr(thing, part)
+                except Exception:
+                    known[dotted] = False
+                    break
+            break
+    return known[dotted]
+
+
+def lost_names(name, tree, local):
+    """The lines that take names from installed modules which do not have them."""
+    found = []
+    names = imported_as(tree)
+    is_ours = lambda dotted: dotted.split(".")[0] in local
+    for node in ast.walk(tree):
+        dotted = []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            dotted = [f"{node.module}.{item.name}" for item in node.names if item.name != "*"]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            dotted = [f"{names[node.value.id]}.{node.attr}"]
+        for whole in dotted:
+            # Only what modules lack can be told; what objects lack shows when it is run.
+            if not is_ours(whole) and resolves(whole) is False:
+                found.append(f"{name}:{node.lineno}: {whole}")
+    return found
+
+
 def options_of(tree):
     """The arguments that it gives to argparse, as far as they are written out."""
     found = []
@@ -121,13 +176,15 @@ def main():
     files = listed()
     local = {pathlib.Path(name).stem for name in files if name.endswith(".py")}
     local |= {part for name in files if name.endswith(".py") for part in pathlib.Path(name).parts[:-1]}
-    entries, missing, unreadable = [], {}, []
+    entries, missing, unreadable, lost = [], {}, [], []
     for name in [name for name in files if name.endswith(".py")]:
         try:
             tree = ast.parse(text_of(name))
         except (SyntaxError, ValueError) as error:
             unreadable.append({"file": name, "reason": str(error)})
             continue
+        lost += lost_names(name, tree, local)
+        lines = text_of(name).splitlines()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 tops = [item.name.split(".")[0] for item in node.names]
@@ -137,7 +194,7 @@ def main():
                 continue
             for top in tops:
                 if top not in local and top not in sys.stdlib_module_names and not is_there(top):
-                    missing.setdefault(top, set()).add(name)
+                    missing.setdefault(top, []).append(f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}")
         if has_guard(tree) and not re.search(r"(^|/)(tests?/|test_|conftest|setup\.py)", name):
             entries.append({"path": name, "module": module_name(name, files), "options": options_of(tree)})
     readme = next((name for name in files if re.fullmatch(r"readme(\.\w+)?", name, re.I)), None)
@@ -148,7 +205,8 @@ def main():
         "files": len(files), "python": sum(name.endswith(".py") for name in files),
         "readme": text_of(readme) if readme else "", "targets": targets, "given": given, "entries": entries,
         "requirements": requirements(files), "unreadable": unreadable,
-        "missing": [{"module": module, "files": sorted(names)} for module, names in sorted(missing.items())],
+        "missing": [{"module": module, "lines": lines[:6]} for module, lines in sorted(missing.items())],
+        "lost": sorted(set(lost))[:MOST_LOST],
     }))
 
 
