@@ -15,7 +15,7 @@ use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 
 use crate::models::{EpisodeModel, Model};
 use crate::react::React;
-use crate::repository::{self, Account};
+use crate::repository::{self, Account, Allowance};
 use crate::steps::{run_baseline, step, submit};
 
 mod ask;
@@ -86,10 +86,14 @@ impl Agent for AutoMl {
         };
         let mut engine = Engine::new(environment, context, &first.remaining);
         if let Some(seconds) = self.options.train_seconds() {
-            engine.keep_within(seconds);
+            // What a repository's own program took is no training of ours.
+            let spent = account.as_ref().map_or(0.0, |_| context.elapsed().as_secs_f64());
+            engine.keep_within(spent + seconds);
         }
+        // What a repository's own program costs is not measured, so it is no answer to somebody who sets bounds.
+        let rival = account.as_ref().filter(|_| self.options.constraints.is_empty());
         match pipeline.solve(&mut engine).await {
-            Ok(Winner::Trunk) => hand_in(environment, context, account.as_ref()).await,
+            Ok(Winner::Trunk) => hand_in(environment, context, rival).await,
             Ok(Winner::NoPipeline(reason)) => {
                 context.note("operate", format!("{reason}: a model plans and works by itself"))?;
                 let (Some(inner), Some(model)) = (&self.model, &pipeline.model) else { return Ok(()) };
@@ -102,9 +106,7 @@ impl Agent for AutoMl {
                 let case = freeform::Case { pipeline: &pipeline, account: account.as_ref() };
                 freeform::solve(case, model.as_ref(), &operator, environment, &first).await
             }
-            Ok(Winner::Fork(mut branch)) => {
-                hand_in(branch.environment.as_mut(), context, account.as_ref()).await
-            }
+            Ok(Winner::Fork(mut branch)) => hand_in(branch.environment.as_mut(), context, rival).await,
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => Err(error),
             Err(Stop::Fallback(reason))
@@ -153,9 +155,15 @@ impl AutoMl {
             return Ok(OwnProgram::Over);
         };
         let has_other_ways = seen.is_ok() || self.model.is_some();
-        let share = if has_other_ways { OWN_SHARE } else { 0.95 };
-        let until = first.remaining.wall_s.map(|wall| share * wall - 5.0);
-        Ok(match repository::carry_out(environment, context, until).await? {
+        let (share, part) = if has_other_ways { (OWN_SHARE, 2) } else { (0.95, 0) };
+        let left = context.meter.remaining();
+        let allowance = Allowance {
+            until: first.remaining.wall_s.map(|wall| share * wall - 5.0),
+            steps_left: left.steps.map_or(0, |steps| steps * part / 4).max(6),
+            // One for what comes after, and one to compare the two.
+            validations_left: part,
+        };
+        Ok(match repository::carry_out(environment, context, allowance).await? {
             Some(account) => OwnProgram::Ran(account),
             None => OwnProgram::Over,
         })

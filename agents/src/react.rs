@@ -84,6 +84,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) role: &'static str,
     /// What it is to do beyond the task's own text.
     pub(crate) brief: &'a str,
+    /// What was found out before, with measured numbers: it is told, and is no part of a request's key.
+    pub(crate) known: &'a str,
     /// Whether `submit` hands in, or only says that the work is done.
     pub(crate) hands_in: bool,
 }
@@ -98,10 +100,12 @@ impl React {
         errand: Errand<'_>,
     ) -> Result<Worked, AgentError> {
         let task = environment.task();
-        let aside = match rendering::amounts(&first.remaining) {
+        let left = match rendering::amounts(&first.remaining) {
             left if left.is_empty() => left,
             left => format!("Left at the start: {left}"),
         };
+        let aside = [errand.known, &left].into_iter().filter(|part| !part.is_empty());
+        let aside = aside.collect::<Vec<_>>().join("\n\n");
         let system = prompt::system(task);
         let mut text = prompt::task(task, first);
         if !errand.brief.is_empty() {
@@ -137,7 +141,7 @@ impl Agent for React {
         context: &mut Context,
     ) -> Result<(), AgentError> {
         let (first, _) = environment.reset(context.seed).await?;
-        let errand = Errand { role: "react", brief: "", hands_in: true };
+        let errand = Errand { role: "react", brief: "", known: "", hands_in: true };
         self.work(environment, context, &first, errand).await.map(drop)
     }
 }

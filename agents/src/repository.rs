@@ -38,12 +38,26 @@ const MOST_FAILURES: usize = 16;
 /// Steps that are kept for what comes after.
 const STEPS_FOR_THE_END: u64 = 6;
 
+/// The share of the time that is left which one command may take: others are to be tried after one that hangs.
+const MOST_OF_TIME: f64 = 0.6;
+
 /// Bytes of what a program wrote that are looked at.
 const TAIL: u32 = 8_000;
 
 /// Runs the repository's own program.
 #[derive(Debug, Default)]
 pub struct Repository;
+
+/// What the programs may use of the episode's budgets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    /// Seconds on the episode's clock by which it must be done.
+    pub(crate) until: Option<f64>,
+    /// Steps that must be left.
+    pub(crate) steps_left: u64,
+    /// Validations that must be left.
+    pub(crate) validations_left: u64,
+}
 
 /// A submission that a program of the repository wrote.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +97,8 @@ impl Agent for Repository {
         }
         // Grading has its own time; some is kept for what cannot be foreseen.
         let until = first.remaining.wall_s.map(|wall| 0.95 * wall - 5.0);
-        let Some(account) = carry_out(environment, context, until).await? else { return Ok(()) };
+        let allowance = Allowance { until, steps_left: STEPS_FOR_THE_END, validations_left: 0 };
+        let Some(account) = carry_out(environment, context, allowance).await? else { return Ok(()) };
         if account.reached.is_some() {
             return submit(environment).await;
         }
@@ -96,12 +111,27 @@ impl Agent for Repository {
     }
 }
 
-/// Runs the repository's programs until one does what is asked, or `until` (seconds on the context's clock). `None` when the
-/// episode is over.
+/// Runs the repository's programs until one does what is asked, or its allowance is used up. `None` when the episode is over.
+/// A program that takes away what it is watched with, as one that empties `/tmp`, ends this and nothing else.
 pub(crate) async fn carry_out(
     environment: &mut dyn Environment,
     context: &Context,
-    until: Option<f64>,
+    allowance: Allowance,
+) -> Result<Option<Account>, AgentError> {
+    match try_programs(environment, context, allowance).await {
+        Err(AgentError::Failed { what, output }) => {
+            let told = format!("the repository's program cannot be watched any more: {what}: {output}");
+            context.note("survey", told.clone())?;
+            Ok(Some(Account { told: vec![told], ..Account::default() }))
+        }
+        outcome => outcome,
+    }
+}
+
+async fn try_programs(
+    environment: &mut dyn Environment,
+    context: &Context,
+    allowance: Allowance,
 ) -> Result<Option<Account>, AgentError> {
     context.note("survey", "looks at the repository")?;
     for (name, content) in SCRIPTS {
@@ -149,7 +179,7 @@ pub(crate) async fn carry_out(
         context,
         survey: &survey,
         submission: &submission,
-        until,
+        allowance,
         path: Vec::new(),
         told: account.told,
     };
@@ -185,13 +215,15 @@ pub(crate) async fn carry_out(
     Ok(Some(Account { reached: best, told: work.told, background: account.background }))
 }
 
-/// Puts the submission that was reached back where the task looks for it; `false` when the episode is over.
+/// Puts the submission that was reached back where the task looks for it; `false` when the episode is over. Where that cannot
+/// be done, what lies there stays.
 pub(crate) async fn restore(environment: &mut dyn Environment) -> Result<bool, AgentError> {
     let submission = quote(&environment.task().submission);
     let command = format!(
-        "rm -rf {submission} && mkdir -p \"$(dirname {submission})\" && cp -a {WORK}/best {submission}"
+        "mkdir -p \"$(dirname {submission})\" && rm -rf {submission}.mlgym && cp -a {WORK}/best {submission}.mlgym && rm -rf \
+         {submission} && mv {submission}.mlgym {submission}"
     );
-    Ok(must(environment, "put the submission back", Action::shell(command)).await?.is_some())
+    Ok(step(environment, Action::shell(command)).await?.is_some())
 }
 
 /// What `mend.py` did.
@@ -224,7 +256,7 @@ struct Work<'a> {
     context: &'a Context,
     survey: &'a Survey,
     submission: &'a str,
-    until: Option<f64>,
+    allowance: Allowance,
     /// Directories that modules are looked for in.
     path: Vec<String>,
     told: Vec<String>,
@@ -233,11 +265,12 @@ struct Work<'a> {
 impl Work<'_> {
     /// Seconds that are left.
     fn left(&self) -> Option<f64> {
-        self.until.map(|until| until - self.context.elapsed().as_secs_f64())
+        self.allowance.until.map(|until| until - self.context.elapsed().as_secs_f64())
     }
 
     fn has_time(&self) -> bool {
-        let has_steps = self.context.meter.remaining().steps.is_none_or(|left| left > STEPS_FOR_THE_END);
+        let has_steps =
+            self.context.meter.remaining().steps.is_none_or(|left| left > self.allowance.steps_left);
         has_steps && self.left().is_none_or(|left| left > 5.0)
     }
 
@@ -291,8 +324,8 @@ impl Work<'_> {
     ) -> Result<Option<Option<Reached>>, AgentError> {
         let reached = |score| Some(Some(Reached { program: program.name.clone(), score }));
         let stage = VerdictStage::Implementation;
-        if self.context.meter.remaining().validations == 0 {
-            let reason = format!("wrote {found}; the task has no validation left to check it with");
+        if self.context.meter.remaining().validations <= self.allowance.validations_left {
+            let reason = format!("wrote {found}; there is no validation left to check it with");
             self.conclude(stage, &program.name, Outcome::Passed, reason, None)?;
             return Ok(reached(None));
         }
@@ -385,12 +418,15 @@ impl Work<'_> {
             "(\n{path}export MPLBACKEND=Agg\n( {command}\n) > {WORK}/out.txt 2> {WORK}/err.txt < /dev/null\ncode=$?\ntail -c {TAIL} \
              {WORK}/out.txt\ntail -c {TAIL} {WORK}/err.txt >&2\nexit $code\n)"
         );
-        let timeout = self.left().map(|left| left.max(1.0));
+        let timeout = self.left().map(|left| (MOST_OF_TIME * left).max(1.0));
         step(self.environment, Action::Shell { command: wrapped, timeout, background: false }).await
     }
 
     async fn mend(&mut self, command: &str, text: &str) -> Result<Option<Mending>, AgentError> {
-        let failure = json!({ "command": command, "text": text, "submission": self.submission, "data": self.survey.given });
+        let failure = json!({
+            "command": command, "text": text, "submission": self.submission, "data": self.survey.given, "path": self.path,
+            "stand_ins": format!("{WORK}/stand-ins"),
+        });
         let write = Action::Write { path: format!("{WORK}/failure.json"), content: failure.to_string() };
         if must(self.environment, "write down the failure", write).await?.is_none() {
             return Ok(None);

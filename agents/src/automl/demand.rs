@@ -37,7 +37,7 @@ impl Demanded {
         let mut found = Self::default();
         for part in &request.problem.performance_metrics {
             let Some(bound) = part.value.filter(|value| value.is_finite()) else { continue };
-            if plain(&part.name) == plain(&metric.name) {
+            if plain(&part.name) == plain(&metric.name) && is_within_reach(bound, metric) {
                 let side = if metric.goal == Goal::Maximize { Side::AtLeast } else { Side::AtMost };
                 found.constraints.push(Constraint::Metric { metric: metric.name.clone(), side, bound });
             } else {
@@ -50,7 +50,7 @@ impl Demanded {
                 None => found.unmeasured.push(format!("{} {} {}", part.name, part.value, part.unit)),
             }
         }
-        for part in request.model.iter().filter(|part| plain(&part.wish).contains("not")) {
+        for part in request.model.iter().filter(|part| rules_out(&part.wish)) {
             let name = part.name.trim().to_lowercase();
             match LIBRARIES.iter().find(|library| **library == name) {
                 Some(library) => {
@@ -63,9 +63,22 @@ impl Demanded {
     }
 }
 
+/// Tells whether a wish rules something out, in the words that are asked for or near them.
+fn rules_out(wish: &str) -> bool {
+    let wish = wish.to_lowercase();
+    ["must not", "may not", "must never", "forbidden", "not allowed"].iter().any(|words| wish.contains(words))
+}
+
 /// Letters and digits in lower case.
 fn plain(text: &str) -> String {
     text.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Tells whether a bound can be meant in the metric's own unit: nothing gets better than a metric's best value, as by 90 where
+/// per cent are meant.
+fn is_within_reach(bound: f64, metric: &Metric) -> bool {
+    let is_share = metric.goal == Goal::Maximize && metric.baseline <= 1.0 && metric.reference <= 1.0;
+    !(is_share && bound > 1.0)
 }
 
 /// What a model may cost, where name and unit say what is meant.
@@ -87,16 +100,19 @@ fn cost(part: &ComplexityPart) -> Option<Constraint> {
     };
     let megabytes = match unit {
         "kb" => Some(1e-3),
+        "kib" => Some(1.024e-3),
         "mb" | "megabyte" | "megabytes" => Some(1.0),
+        "mib" => Some(1.048_576),
         "gb" => Some(1e3),
+        "gib" => Some(1.073_741_824e3),
         _ => None,
     };
     if is(&["train", "fit"]) && each.is_empty() {
         return Some(Constraint::TrainSeconds { bound: part.value * seconds? });
     }
-    if is(&["inference", "predict", "latency", "response"])
-        && matches!(each, "" | "row" | "sample" | "prediction" | "record" | "item")
-    {
+    // A time for all rows together says nothing of one.
+    let is_each = matches!(each, "row" | "sample" | "prediction" | "record" | "item" | "example");
+    if is(&["inference", "predict", "latency", "response"]) && is_each {
         return Some(Constraint::MsPerRow { bound: part.value * seconds? * 1e3 });
     }
     if is(&["size", "disk", "model"]) && each.is_empty() {
@@ -125,6 +141,11 @@ mod tests {
         let found = demanded(problem.clone(), Vec::new(), Goal::Maximize);
         assert_eq!(found.constraints, ["roc_auc>=0.9".parse().unwrap()]);
         assert_eq!(found.unmeasured, ["recall 0.8"]);
+        // Per cent, where the metric is a share.
+        let percent =
+            ProblemPart { performance_metrics: vec![of("roc_auc", Some(90.0))], ..ProblemPart::default() };
+        let found = demanded(percent, Vec::new(), Goal::Maximize);
+        assert_eq!((found.constraints.len(), found.unmeasured), (0, vec!["roc_auc 90".to_owned()]));
         assert_eq!(
             demanded(problem, Vec::new(), Goal::Minimize).constraints,
             ["roc_auc<=0.9".parse().unwrap()]
@@ -145,6 +166,8 @@ mod tests {
         check("Prediction latency", 0.5, "seconds per sample", Some("ms_per_row<=500"));
         check("model size", 1.5, "GB", Some("mb<=1500"));
         check("training time", 10.0, "minutes", Some("train_seconds<=600"));
+        check("model size", 1.0, "MiB", Some("mb<=1.048576"));
+        check("inference time", 60.0, "s", None);
         check("inference time", 5.0, "MB", None);
         check("processor time per round", 1.0, "s/round", None);
         check("parameters", 1e6, "", None);
@@ -158,6 +181,7 @@ mod tests {
             of("LightGBM", "must not be used"),
             of("neural network", "must not be used"),
             of("xgboost", "must be used"),
+            of("catboost", "preferred, but not required"),
         ];
         let found = demanded(ProblemPart::default(), models, Goal::Maximize);
         assert_eq!(found.constraints, ["without lightgbm".parse().unwrap()]);

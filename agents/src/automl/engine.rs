@@ -471,7 +471,7 @@ impl<'a> Engine<'a> {
             if std::mem::take(&mut has_gained) {
                 last_gain = spent;
             }
-            if is_long && !race::has_hope(spent, last_gain) {
+            if is_long && !race::has_hope(&tunings, spent, last_gain) {
                 self.context.note("tune", format!("nothing got better for {:.0} s", spent - last_gain))?;
                 break;
             }

@@ -94,14 +94,11 @@ pub(crate) async fn solve(
     let mut failure: Option<String> = None;
     for round in 0..=ROUNDS {
         let outline = plan(case, model, failure.as_deref(), round).await?;
-        let mut brief = match &outline {
+        let brief = match &outline {
             Some(outline) => outline.brief(failure.as_deref()),
             None => failure.clone().unwrap_or_default(),
         };
-        if !known.is_empty() {
-            brief.push_str(&format!("\n\n{known}"));
-        }
-        let errand = Errand { role: "operation agent", brief: &brief, hands_in: false };
+        let errand = Errand { role: "operation agent", brief: &brief, known: &known, hands_in: false };
         if operator.work(environment, pipeline.context, first, errand).await? == Worked::Over {
             return Ok(());
         }

@@ -561,7 +561,8 @@ impl Pipeline<'_> {
             system: prompts::render(prompts::DOUBT, &minijinja::context! {}),
             user: serde_json::to_string_pretty(&facts).unwrap_or_default(),
             measured: serde_json::to_string_pretty(&measured).unwrap_or_default(),
-            draw: 0,
+            // The same plan in another round comes to something else.
+            draw: round,
             temperature: 0.0,
             model: model.as_ref(),
         };

@@ -19,12 +19,14 @@ const PATIENCE: u64 = 24;
 /// The share of all that is left which looks at whole folds may take, after looks at few rows.
 const SECOND_LOOK: f64 = 0.4;
 
-/// Once it is long, tuning without any gain goes on for so much of what it took so far.
-const HOPE: f64 = 0.25;
+/// Once it is long, tuning without any gain goes on for so much of what it took so far, and for so many seconds at least.
+const HOPE: (f64, f64) = (0.25, 40.0);
 
-/// Tells whether tuning that has taken long may still pay: by when something last got better, all in seconds from its start.
-pub(crate) fn has_hope(spent: f64, last_gain: f64) -> bool {
-    spent - last_gain <= HOPE * spent
+/// Tells whether tuning that has taken long may still pay: by when something last got better, in seconds from its start, and
+/// by whether each has had its turn.
+pub(crate) fn has_hope(tunings: &[Tuning], spent: f64, last_gain: f64) -> bool {
+    let (share, seconds) = HOPE;
+    spent - last_gain <= (share * spent).max(seconds) || tunings.iter().any(|tuning| tuning.spent == 0.0)
 }
 
 /// What a first look at a candidate showed.
@@ -204,8 +206,16 @@ mod tests {
 
     #[test]
     fn long_tuning_ends_when_nothing_got_better_for_a_while() {
-        assert!(has_hope(80.0, 60.0) && !has_hope(81.0, 60.0));
-        assert!(!has_hope(60.0, 0.0), "nothing ever got better");
+        let mut both = vec![
+            Tuning::new("a".into(), "a".into(), 0.5, 1.0),
+            Tuning::new("b".into(), "b".into(), 0.5, 1.0),
+        ];
+        both.iter_mut().for_each(|tuning| tuning.learn(1, 10.0, None));
+        assert!(has_hope(&both, 400.0, 301.0) && !has_hope(&both, 400.0, 299.0));
+        assert!(has_hope(&both, 20.0, 0.0) && has_hope(&both, 40.0, 0.0), "it has only begun");
+        assert!(!has_hope(&both, 60.0, 0.0), "nothing ever got better");
+        both.push(Tuning::new("c".into(), "c".into(), 0.4, 1.0));
+        assert!(has_hope(&both, 60.0, 0.0), "one was never tried");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::repository::survey::{Entry, Survey};
+use crate::steps::quote;
 
 /// Programs that are tried at most.
 const MOST: usize = 4;
@@ -33,13 +34,23 @@ impl Places<'_> {
 
     /// What an argument that is called so is given; `None` where nobody knows.
     fn value(&self, said: &str) -> Option<String> {
-        let said = said.to_lowercase().replace('-', "_");
-        let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        let value = if has(&["out", "pred", "submi", "dest", "result", "save"]) {
+        let words = words_of(said);
+        let has = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
+        let is_output = has(&OUTPUT);
+        if has(&["model", "models", "checkpoint", "ckpt", "weights", "log", "logs", "config"]) {
+            return None;
+        }
+        if has(&["dir", "directory", "folder", "root"]) {
+            let data = || {
+                self.given.first().and_then(|path| path.rsplit_once('/')).map(|(place, _)| place.to_owned())
+            };
+            return if is_output { Some("output".to_owned()) } else { data() };
+        }
+        let value = if is_output {
             self.submission
-        } else if has(&["test", "input", "infer", "rows"]) || said.trim_matches('_') == "in" {
+        } else if has(&["test", "input", "infer", "rows", "in"]) {
             self.table("test")?
-        } else if has(&["train", "data", "csv", "file", "source"]) {
+        } else if has(&["train", "data", "dataset", "csv", "file", "source", "path"]) {
             self.table("train").or_else(|| self.given.first().map(String::as_str))?
         } else {
             return None;
@@ -69,14 +80,14 @@ impl Places<'_> {
     fn start(&self, entry: &Entry) -> Option<String> {
         let mut command = match &entry.module {
             Some(module) => format!("python -m {module}"),
-            None => format!("python {}", entry.path),
+            None => format!("python {}", word(&entry.path)),
         };
         for option in &entry.options {
             let name = option.names.iter().find(|name| name.starts_with("--")).or(option.names.first())?;
             let bare = name.trim_start_matches('-');
-            let is_a_place = ["in", "input", "output", "out", "test", "predictions", "submission"]
-                .iter()
-                .any(|word| bare.replace('-', "_").split('_').any(|part| part == *word));
+            let is_a_place = words_of(bare).iter().any(|word| {
+                OUTPUT.contains(&word.as_str()) || ["in", "input", "test"].contains(&word.as_str())
+            });
             if !(option.needed || is_a_place && is_predictor(&entry.path)) {
                 continue;
             }
@@ -92,6 +103,54 @@ impl Places<'_> {
     }
 }
 
+/// Words for what is written.
+const OUTPUT: [&str; 12] = [
+    "out",
+    "output",
+    "outfile",
+    "outputs",
+    "pred",
+    "preds",
+    "prediction",
+    "predictions",
+    "submission",
+    "submit",
+    "result",
+    "results",
+];
+
+/// Words for other things that are read or written.
+const PLACES: [&str; 14] = [
+    "in",
+    "input",
+    "infile",
+    "train",
+    "test",
+    "data",
+    "dataset",
+    "csv",
+    "file",
+    "path",
+    "dir",
+    "directory",
+    "folder",
+    "rows",
+];
+
+/// The words of a name, in lower case.
+fn words_of(name: &str) -> Vec<String> {
+    name.split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect()
+}
+
+/// A path as one word of a command.
+fn word(path: &str) -> String {
+    let is_plain = path.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"/._-".contains(&letter));
+    if is_plain { path.to_owned() } else { quote(path) }
+}
+
 /// Splits `--in=<input>` or `INPUT.csv` into what is kept and what the placeholder is for.
 fn placeholder(word: &str) -> Option<(&str, &str)> {
     let (before, value) = match word.split_once('=') {
@@ -102,10 +161,17 @@ fn placeholder(word: &str) -> Option<(&str, &str)> {
     if let Some(inner) = held('<', '>').or_else(|| held('{', '}')) {
         return Some((before, inner));
     }
-    let stem = value.split('.').next().unwrap_or(value);
-    let is_loud = stem.len() >= 2
-        && stem.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_')
-        && !value.starts_with('-');
+    // `INPUT.csv` is one, `BERT` and `RUN.sh` are what they say.
+    let is_loud = value.bytes().any(|letter| letter.is_ascii_uppercase())
+        && value
+            .split('.')
+            .next()
+            .is_some_and(|stem| stem.chars().all(|l| l.is_ascii_uppercase() || l == '_'))
+        && ![".py", ".sh", ".ipynb"].iter().any(|ending| value.ends_with(ending))
+        && words_of(value).iter().all(|word| {
+            let is_ending = ["tsv", "json", "parquet", "txt"].contains(&word.as_str());
+            is_ending || OUTPUT.contains(&word.as_str()) || PLACES.contains(&word.as_str())
+        });
     if is_loud || value.contains("path/to/") { Some((before, value)) } else { None }
 }
 
@@ -126,7 +192,7 @@ pub(crate) fn commands_of(markdown: &str) -> Vec<Vec<String>> {
         }
         let is_code = block.is_some() || line.starts_with("    ") || line.starts_with('\t');
         if is_code {
-            continued.push_str(trimmed.trim_start_matches("$ ").trim_end_matches('\\'));
+            continued.push_str(trimmed.trim_start_matches("$ ").trim_end_matches('\\').trim_end());
             if trimmed.ends_with('\\') {
                 continued.push(' ');
                 continue;
@@ -150,24 +216,40 @@ pub(crate) fn commands_of(markdown: &str) -> Vec<Vec<String>> {
 
 /// The commands of a block that start a program, each in the directory that the block went to.
 fn started(block: &[String]) -> Vec<String> {
-    let mut place = String::new();
+    let clones = block.iter().any(|line| line.contains("git clone"));
+    let mut place: Vec<String> = Vec::new();
     let mut found = Vec::new();
     for line in block {
         let line = line.split(" #").next().unwrap_or(line).trim();
-        // The repository's own directory is where everything starts.
-        if let Some(directory) = line.strip_prefix("cd ") {
-            let is_inside =
-                found.is_empty() && place.is_empty() && block.iter().any(|line| line.contains("git clone"));
-            if !is_inside {
-                place = format!("cd {} && ", directory.trim());
+        let mut here = place.clone();
+        let mut rest = line;
+        while let Some(moved) = rest.strip_prefix("cd ") {
+            let (directory, then) = moved.split_once("&&").unwrap_or((moved, ""));
+            // The repository's own directory is where everything starts.
+            if !(clones && here.is_empty() && found.is_empty()) {
+                enter(&mut here, directory.trim().trim_end_matches(';'));
             }
-            continue;
+            rest = then.trim();
         }
-        if is_start(line) {
-            found.push(format!("{place}{line}"));
+        if rest.is_empty() {
+            place = here;
+        } else if is_start(rest) {
+            let inside = if here.is_empty() { String::new() } else { format!("cd {} && ", here.join("/")) };
+            found.push(format!("{inside}{rest}"));
         }
     }
     found
+}
+
+/// Goes into a directory, from where one is.
+fn enter(place: &mut Vec<String>, directory: &str) {
+    for part in directory.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(place.pop()),
+            part => place.push(part.to_owned()),
+        }
+    }
 }
 
 /// Tells whether a line starts a program, and does not only set something up.
@@ -329,6 +411,13 @@ and never `rm -rf /`. See `python --version`.
         );
         assert_eq!(fill("python t.py --data={train_file}").unwrap(), "python t.py --data=/data/train.csv");
         assert_eq!(fill("python t.py path/to/data").unwrap(), "python t.py /data/train.csv");
+        assert_eq!(fill("python t.py --data-dir <data_dir>").unwrap(), "python t.py --data-dir /data");
+        assert_eq!(fill("python t.py --output <output_folder>").unwrap(), "python t.py --output output");
+        for kept in ["bash RUN.sh", "python TRAIN.py --model BERT --loss MSE"] {
+            assert_eq!(fill(kept).unwrap(), kept);
+        }
+        assert_eq!(fill("python t.py <dropout>"), None);
+        assert_eq!(fill("python t.py --save <model_out>"), None, "a model is no submission");
         assert_eq!(fill("python t.py --gpu <id>"), None);
         assert_eq!(fill("python t.py ..."), None);
     }

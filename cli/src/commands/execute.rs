@@ -10,7 +10,7 @@ use mlgym_agents::automl::pipeline::DEMANDS;
 use mlgym_agents::human::Desk;
 use mlgym_agents::models::Models;
 use mlgym_journal::run::RunLock;
-use mlgym_journal::{Envelope, EpisodeId, EpisodeView, Home, JournalReader, RunManifest, TaskName};
+use mlgym_journal::{Envelope, EpisodeId, EpisodeView, Home, JournalReader, RunManifest, TaskName, Verdict};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::Task;
 use tokio::sync::mpsc;
@@ -217,8 +217,10 @@ pub(crate) fn kept(home: &Home, manifest: &RunManifest, report: &RunReport) -> R
         }
         let view = EpisodeView::of(&journal(home, manifest, episode)?);
         let last = view.verdicts.iter().rev().find(|verdict| verdict.subject == DEMANDS);
-        if let Some(verdict) = last.filter(|verdict| !verdict.passed()) {
-            missed.push(format!("\n  {episode}: {}", hanging(&verdict.reason)));
+        // What nobody measured is not kept.
+        let reason = last.map_or("nothing measured them", |verdict| verdict.reason.as_str());
+        if !last.is_some_and(Verdict::passed) {
+            missed.push(format!("\n  {episode}: {}", hanging(reason)));
         }
     }
     if missed.is_empty() {
@@ -250,19 +252,13 @@ fn over(manifest: &RunManifest, report: &RunReport) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlgym_journal::EpisodeRecord;
+    use mlgym_journal::{BranchId, EpisodeRecord, Event, JournalWriter, Judge, Outcome, VerdictStage};
+    use std::collections::BTreeMap;
     use serde_json::json;
     use tokio_util::sync::CancellationToken;
 
-    fn check(status: &str, code: Kind, expected: &str) {
-        let session = Session {
-            home: None,
-            backend: crate::session::BackendName::Docker,
-            runtime: None,
-            allow: Vec::new(),
-            output: crate::output::Output { json: false },
-            cancel: CancellationToken::new(),
-        };
+    /// A run of one episode that ended so.
+    fn run(status: &str, options: serde_json::Value) -> (RunManifest, RunReport) {
         let started = json!({
             "run": "r", "episode": "react.t.s0", "attempt": 1, "suite": "s", "task": "t", "task_digest": "0".repeat(64),
             "agent": "react", "agent_version": "1", "seed": 0, "budgets": {}, "validations": 0,
@@ -279,13 +275,62 @@ mod tests {
             "v": 1, "run": "r", "created": "2026-01-01T00:00:00Z", "version": "1", "suite": "s", "parallel": 1,
             "episodes": [{
                 "episode": "react.t.s0", "task": "t", "task_dir": "/", "task_digest": "0".repeat(64),
-                "agent": "react", "seed": 0, "budgets": {},
+                "agent": "react", "seed": 0, "budgets": {}, "options": options,
             }],
         }))
         .unwrap();
-        let report = RunReport { records: vec![record], unfinished: Vec::new() };
+        (manifest, RunReport { records: vec![record], unfinished: Vec::new() })
+    }
+
+    fn check(status: &str, code: Kind, expected: &str) {
+        let session = Session {
+            home: None,
+            backend: crate::session::BackendName::Docker,
+            runtime: None,
+            allow: Vec::new(),
+            output: crate::output::Output { json: false },
+            cancel: CancellationToken::new(),
+        };
+        let (manifest, report) = run(status, json!({}));
         let failure = verdict(&session, &manifest, &report).unwrap_err();
         assert_eq!((failure.kind, failure.text().as_str()), (code, expected));
+    }
+
+    /// What `kept` says of an episode with these verdicts, its outcomes by their subjects.
+    fn said_of(options: serde_json::Value, verdicts: &[(&str, Outcome)]) -> Result<(), String> {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        let (manifest, report) = run("graded", options);
+        let path = home.journal(&manifest.run, &manifest.episodes[0].episode);
+        let mut journal = JournalWriter::open(&path).unwrap();
+        for (subject, outcome) in verdicts {
+            let verdict = Verdict {
+                stage: VerdictStage::Implementation,
+                subject: (*subject).to_owned(),
+                round: 0,
+                outcome: *outcome,
+                judge: Judge::Execution,
+                reason: format!("{outcome:?}"),
+                evidence: Vec::new(),
+                measured: BTreeMap::new(),
+            };
+            journal.append(BranchId(0), jiff::Timestamp::now(), Event::Verdict(Box::new(verdict))).unwrap();
+        }
+        kept(&home, &manifest, &report).map_err(|failure| failure.text())
+    }
+
+    #[test]
+    fn what_is_demanded_is_only_kept_where_the_last_word_says_so() {
+        let (stated, passed, failed) =
+            (|| json!({ "constraints": ["rmse<=1"] }), (DEMANDS, Outcome::Passed), (DEMANDS, Outcome::Failed));
+        assert_eq!(said_of(stated(), &[failed, passed]), Ok(()));
+        let missed = |reason: &str| {
+            let text = "what 1 of 1 episodes handed in does not keep the constraints\n  react.t.s0: ";
+            Err(format!("{text}{reason}"))
+        };
+        assert_eq!(said_of(stated(), &[passed, failed]), missed("Failed"));
+        assert_eq!(said_of(stated(), &[("another", Outcome::Passed)]), missed("nothing measured them"));
+        assert_eq!(said_of(json!({}), &[failed]), Ok(()), "nobody stated any");
     }
 
     #[test]
