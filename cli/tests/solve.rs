@@ -58,7 +58,7 @@ fn what_cannot_be_solved_is_said_in_a_sentence_and_leaves_nothing() {
     };
     check(&["nowhere.csv", "--target", "x"], &["there is no nowhere.csv"]);
     check(&["data.csv"], &["--target COLUMN"]);
-    check(&["repo", "--target", "x"], &["looks like a repository"]);
+    check(&["repo", "--target", "x"], &["repo is a repository without a table", "--table"]);
     check(&["full", "--target", "x"], &["holds no images"]);
     check(&["data.csv", "--target", "sort", "--output", "full"], &["is not empty", "--force"]);
     check(&["data.csv", "--target", "sort", "--output", ".", "--force"], &["holds the data itself"]);

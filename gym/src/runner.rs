@@ -154,7 +154,7 @@ impl Runner {
                 queue.push(self.ground(manifest, plan, task.clone()));
             }
         }
-        let warm = Arc::new(WarmQueue::new(queue));
+        let warm = Arc::new(WarmQueue::new(self.cancel.clone(), queue));
         let mut episodes = JoinSet::new();
         for (index, plan) in manifest.episodes.iter().enumerate() {
             let task = ready.get(&plan.task).ok_or_else(|| RunnerError::NotReady(plan.episode.clone()))?;

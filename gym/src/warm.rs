@@ -34,7 +34,11 @@ impl WarmStart {
 
 /// The episodes of a run that have not begun, and what was started for them.
 #[derive(Debug)]
-pub(crate) struct WarmQueue(Mutex<Queue>);
+pub(crate) struct WarmQueue {
+    queue: Mutex<Queue>,
+    /// Fires when the run is to stop: a sandbox that is being filled for an episode is not waited for then.
+    cancel: CancellationToken,
+}
 
 #[derive(Debug)]
 struct Queue {
@@ -45,17 +49,18 @@ struct Queue {
 }
 
 impl WarmQueue {
-    /// Takes the episodes in the order in which they will begin.
-    pub(crate) fn new(episodes: impl IntoIterator<Item = Ground>) -> Self {
-        Self(Mutex::new(Queue {
+    /// Takes the episodes in the order in which they will begin, and the token of their run.
+    pub(crate) fn new(cancel: CancellationToken, episodes: impl IntoIterator<Item = Ground>) -> Self {
+        let queue = Queue {
             waiting: episodes.into_iter().collect(),
             started: HashMap::new(),
             starting: JoinSet::new(),
-        }))
+        };
+        Self { queue: Mutex::new(queue), cancel }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that an episode begins, and returns what was started for it.
@@ -76,15 +81,19 @@ impl WarmQueue {
         if ground.ready.task.gpus > 0 {
             return;
         }
+        let cancel = self.cancel.clone();
         let (sender, receiver) = oneshot::channel();
         let warm = WarmStart(Arc::new(Mutex::new(Some(receiver))));
         queue.started.insert(ground.plan.episode.clone(), warm);
         queue.starting.spawn(async move {
             // What fails here fails again, and is told, when the episode begins.
-            if let Ok(sandbox) = ground.create_sandbox(None, &CancellationToken::new()).await {
+            if let Ok(sandbox) = ground.create_sandbox(None, &cancel).await {
                 // Where nobody waits any more the sandbox is dropped, and swept.
                 let _ = sender.send(sandbox);
             }
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

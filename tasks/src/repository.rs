@@ -5,12 +5,14 @@
 //! checked out here: a foreign repository's links, hooks and filters act in the agent's sandbox or nowhere.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use mlgym_journal::Digest;
 use mlgym_journal::digest::DigestBuilder;
 use tokio_util::sync::CancellationToken;
 
 mod bundle;
+mod extent;
 mod history;
 mod packet;
 mod place;
@@ -19,8 +21,27 @@ mod smart;
 pub(crate) use place::commit;
 pub use place::{Repository, RepositoryPlace};
 
-/// The most bytes of objects that are taken from the network.
-const LARGEST: u64 = 2 << 30;
+/// The most that is taken of a repository. Its history is walked on this machine, so a stranger's must not decide what
+/// that costs.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Bytes of a pack that come over the network.
+    received: u64,
+    /// Bytes of the history's objects, unpacked.
+    unpacked: u64,
+    /// Objects of the history.
+    objects: usize,
+    /// Directories within one another. libgit2 goes down into them on the thread's stack.
+    depth: usize,
+}
+
+const LIMITS: Limits = Limits { received: 2 << 30, unpacked: 8 << 30, objects: 5_000_000, depth: 1000 };
+
+/// How the directories of fetches that go on begin.
+const CLONING: &str = ".cloning-";
+
+/// A fetch's directory that is older was left by a process that was killed.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Says why a task's repository cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +94,16 @@ pub enum RepositoryError {
         /// What is missing.
         reason: String,
     },
+    /// Its history is more than is taken.
+    #[error("take the history of {commit} from {url}: {reason}")]
+    TooLarge {
+        /// The repository.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// Of what it has too much, and how much is taken.
+        reason: String,
+    },
     /// Its tree needs other repositories.
     #[error("use {url} at {commit}: it has submodules ({paths}), and cloning them is not built yet")]
     Submodules {
@@ -114,13 +145,13 @@ pub enum RepositoryError {
 #[derive(Debug, Clone)]
 pub struct RepositoryCache {
     root: PathBuf,
-    largest: u64,
+    limits: Limits,
 }
 
 impl RepositoryCache {
     /// Names the directory.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), largest: LARGEST }
+        Self { root: root.into(), limits: LIMITS }
     }
 
     /// Returns a git directory with the repository's commit and its history, as the branch `main` and nothing else. What
@@ -135,12 +166,13 @@ impl RepositoryCache {
             return Ok(place);
         }
         std::fs::create_dir_all(&self.root).map_err(self.failed("make"))?;
-        let temporary = tempfile::Builder::new().prefix(".cloning-").tempdir_in(&self.root);
+        self.sweep().await;
+        let temporary = tempfile::Builder::new().prefix(CLONING).tempdir_in(&self.root);
         let temporary = temporary.map_err(self.failed("write in"))?;
         let pack = match &repository.place {
             RepositoryPlace::Web(address) => {
                 let pack = temporary.path().join("received.pack");
-                let download = smart::Download { repository, address, largest: self.largest };
+                let download = smart::Download { repository, address, largest: self.limits.received };
                 tokio::select! {
                     received = download.receive(&pack) => received?,
                     () = cancel.cancelled() => {
@@ -154,10 +186,11 @@ impl RepositoryCache {
         let stop = cancel.child_token();
         // What is left behind stops soon, and the directory goes when it has.
         let _stopped = stop.clone().drop_guard();
-        let wanted = repository.clone();
+        let (wanted, limits) = (repository.clone(), self.limits);
         let kept = place.clone();
         let work = move || {
-            let built = history::build(&wanted, pack.as_deref(), temporary.path(), &stop)?;
+            let order = history::Order { repository: &wanted, pack: pack.as_deref(), limits };
+            let built = history::build(order, temporary.path(), &stop)?;
             Ok((std::fs::rename(built, kept), temporary))
         };
         let renamed = tokio::task::spawn_blocking(work).await;
@@ -171,10 +204,32 @@ impl RepositoryCache {
         }
     }
 
+    /// Removes what killed processes left. What cannot be removed stays: nothing is read from it.
+    async fn sweep(&self) {
+        let root = self.root.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                if is_left_behind(&entry) {
+                    let _ = std::fs::remove_dir_all(entry.path());
+                }
+            }
+        })
+        .await;
+    }
+
     fn failed(&self, verb: &'static str) -> impl FnOnce(std::io::Error) -> RepositoryError + use<> {
         let path = self.root.clone();
         move |source| RepositoryError::Cache { verb, path, source }
     }
+}
+
+/// Tells the directory of a fetch that nobody carries on.
+fn is_left_behind(entry: &std::fs::DirEntry) -> bool {
+    // Of a link, this is the link's own.
+    let Ok(meta) = entry.metadata() else { return false };
+    let age = meta.modified().ok().and_then(|since| SystemTime::now().duration_since(since).ok());
+    let is_ours = entry.file_name().as_encoded_bytes().starts_with(CLONING.as_bytes());
+    is_ours && meta.is_dir() && age.is_some_and(|age| age > LEFT_BEHIND)
 }
 
 /// Tells which of the files are in a fetched git directory, at any commit, whatever they are called there.

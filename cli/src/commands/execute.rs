@@ -253,8 +253,8 @@ fn over(manifest: &RunManifest, report: &RunReport) -> usize {
 mod tests {
     use super::*;
     use mlgym_journal::{BranchId, EpisodeRecord, Event, JournalWriter, Judge, Outcome, VerdictStage};
-    use std::collections::BTreeMap;
     use serde_json::json;
+    use std::collections::BTreeMap;
     use tokio_util::sync::CancellationToken;
 
     /// A run of one episode that ended so.
@@ -321,8 +321,11 @@ mod tests {
 
     #[test]
     fn what_is_demanded_is_only_kept_where_the_last_word_says_so() {
-        let (stated, passed, failed) =
-            (|| json!({ "constraints": ["rmse<=1"] }), (DEMANDS, Outcome::Passed), (DEMANDS, Outcome::Failed));
+        let (stated, passed, failed) = (
+            || json!({ "constraints": ["rmse<=1"] }),
+            (DEMANDS, Outcome::Passed),
+            (DEMANDS, Outcome::Failed),
+        );
         assert_eq!(said_of(stated(), &[failed, passed]), Ok(()));
         let missed = |reason: &str| {
             let text = "what 1 of 1 episodes handed in does not keep the constraints\n  react.t.s0: ";

@@ -8,8 +8,9 @@ use mlgym_journal::digest::DigestBuilder;
 use crate::own::{OwnError, OwnRequest, io, preparation};
 use crate::prepare::regular_files;
 
-/// The endings of images that can be read.
-const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif"];
+mod directory;
+
+use directory::{Directory, Kind};
 
 /// The user's data on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,26 +58,16 @@ impl Source {
                 }
             };
         }
-        let files: Vec<PathBuf> = regular_files(path)
-            .map_err(io("list", path))?
-            .into_iter()
-            .filter(|file| !is_hidden(file.strip_prefix(path).unwrap_or(file)))
-            .collect();
-        let holds_images = files.iter().any(|file| is_image(file));
-        if table.is_some() || is_repository(path, &files, holds_images) {
-            let table = named_table(path, table, &files)?;
-            return Ok(Self::Repository { root: path.to_owned(), table });
+        let directory = Directory::list(path)?;
+        let root = path.to_owned();
+        if let Some(table) = table {
+            return Ok(Self::Repository { root, table: directory.named_table(table)? });
         }
-        if holds_images {
-            return Ok(Self::Images(path.to_owned()));
+        match directory.kind() {
+            Kind::Images => Ok(Self::Images(root)),
+            Kind::Repository => Ok(Self::Repository { root, table: directory.only_table()? }),
+            Kind::Other => refused(directory.refusal()),
         }
-        let tables = files.iter().filter(|file| is_table(file)).take(3);
-        let tables: Vec<_> = tables.map(|file| file.display().to_string()).collect();
-        refused(if tables.is_empty() {
-            format!("{shown} holds no images ({}) and no table", IMAGES.join(", "))
-        } else {
-            format!("{shown} holds no images: name one of its tables, as in {}", tables.join(", "))
-        })
     }
 
     /// Checks what can be told without looking into the data.
@@ -103,8 +94,8 @@ impl Source {
     /// What the repository's README says, from its beginning; empty where there is none.
     pub(crate) fn readme(&self) -> Result<String, OwnError> {
         let Self::Repository { root, .. } = self else { return Ok(String::new()) };
-        let Some(path) = readme_of(root) else { return Ok(String::new()) };
-        let raw = std::fs::read(&path).map_err(io("read", &path))?;
+        // A character has four bytes at most.
+        let raw = directory::readme(root, 4 * MOST_README as u64)?;
         let text = String::from_utf8_lossy(&raw);
         let end = text.char_indices().nth(MOST_README).map_or(text.len(), |(at, _)| at);
         Ok(text[..end].trim().to_owned())
@@ -112,11 +103,29 @@ impl Source {
 
     /// What the user should know about the choice of the data; `None` where there was none.
     pub(crate) fn said(&self) -> Option<String> {
-        let Self::Repository { root, table } = self else { return None };
-        let table = table.strip_prefix(root).unwrap_or(table).display();
-        Some(format!(
-            "{table} of the repository is learnt from; its other files are only read for the README"
-        ))
+        match self {
+            Self::Table(_) => None,
+            Self::Repository { root, table } => {
+                let table = table.strip_prefix(root).unwrap_or(table).display();
+                let images = Directory::list(root).map_or(0, |directory| directory.pictures().len());
+                let images = match images {
+                    0 => String::new(),
+                    count => {
+                        format!(". {count} are images: name their own directory to learn from them instead")
+                    }
+                };
+                Some(format!(
+                    "{table} of the repository is learnt from; its other files are only read for the README{images}"
+                ))
+            }
+            Self::Images(root) => {
+                let directory = Directory::list(root).ok().filter(Directory::is_marked)?;
+                Some(format!(
+                    "the {} images are learnt from, not the programs beside them; --table takes a table instead",
+                    directory.images().count()
+                ))
+            }
+        }
     }
 
     /// The word by which the preparation knows it.
@@ -182,91 +191,6 @@ impl Source {
     }
 }
 
-/// Tells whether a path has a part that begins with a dot.
-fn is_hidden(path: &Path) -> bool {
-    path.iter().any(|part| part.as_encoded_bytes().starts_with(b"."))
-}
-
-fn readme_of(root: &Path) -> Option<PathBuf> {
-    let names = ["README.md", "README.rst", "README.txt", "README", "readme.md"];
-    names.iter().map(|name| root.join(name)).find(|path| path.is_file())
-}
-
-/// Tells a repository from a directory of data: it is under version control, or holds code, or says what it is.
-fn is_repository(root: &Path, files: &[PathBuf], holds_images: bool) -> bool {
-    let is_code = |file: &PathBuf| ["py", "ipynb", "r", "jl", "scala"].contains(&ending(file).as_str());
-    let holds_code = files.iter().any(is_code);
-    root.join(".git").exists() || holds_code || (readme_of(root).is_some() && !holds_images)
-}
-
-/// The table of a repository: the one that is named, the only one, or the only one to train on.
-fn named_table(root: &Path, named: Option<&Path>, files: &[PathBuf]) -> Result<PathBuf, OwnError> {
-    let shown = root.display();
-    if let Some(named) = named {
-        let inside = root.join(named);
-        let found = [inside, named.to_owned()].into_iter().find(|path| path.is_file());
-        return found.ok_or_else(|| {
-            let hint = tables_of(root, files);
-            OwnError::Refused(format!("there is no table {} in {shown}{}", named.display(), listed(&hint)))
-        });
-    }
-    let tables = tables_of(root, files);
-    let to_train: Vec<&PathBuf> = tables
-        .iter()
-        .filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("train"))
-        })
-        .collect();
-    match (tables.as_slice(), to_train.as_slice()) {
-        ([only], _) => Ok(root.join(only)),
-        (_, [only]) => Ok(root.join(only)),
-        ([], _) => Err(OwnError::Refused(format!(
-            "{shown} is a repository without a table: name the data with --table, or the file or directory itself"
-        ))),
-        _ => Err(OwnError::Refused(format!(
-            "{shown} is a repository with several tables: name one with --table{}",
-            listed(&tables)
-        ))),
-    }
-}
-
-/// The tables of a repository, from its directory, less what programs write.
-fn tables_of(root: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
-    let is_written =
-        |name: &str| ["submission", "prediction", "sample_sub"].iter().any(|word| name.contains(word));
-    let mut tables: Vec<PathBuf> = files
-        .iter()
-        .filter(|file| is_table(file))
-        .filter(|file| {
-            file.file_name().is_some_and(|name| !is_written(&name.to_string_lossy().to_lowercase()))
-        })
-        .filter_map(|file| file.strip_prefix(root).ok().map(Path::to_owned))
-        .collect();
-    tables.sort();
-    tables
-}
-
-fn listed(tables: &[PathBuf]) -> String {
-    if tables.is_empty() {
-        return String::new();
-    }
-    let shown: Vec<_> = tables.iter().take(8).map(|table| table.display().to_string()).collect();
-    let more = if tables.len() > shown.len() { ", …" } else { "" };
-    format!(", as in {}{more}", shown.join(", "))
-}
-
-fn ending(path: &Path) -> String {
-    path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
-}
-
-fn is_image(path: &Path) -> bool {
-    IMAGES.contains(&ending(path).as_str())
-}
-
-fn is_table(path: &Path) -> bool {
-    ["csv", "tsv", "parquet", "gz"].contains(&ending(path).as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,13 +207,18 @@ mod tests {
         check(&format!("{}.csv", "x".repeat(90)), &"x".repeat(40));
     }
 
-    fn look(files: &[&str]) -> Result<Source, String> {
+    fn directory_of(files: &[&str]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for file in files {
             let path = directory.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
+        directory
+    }
+
+    fn look(files: &[&str]) -> Result<Source, String> {
+        let directory = directory_of(files);
         Source::look(directory.path(), None)
             .map_err(|error| error.to_string().replace(&directory.path().display().to_string(), "DIR"))
     }
@@ -321,8 +250,115 @@ mod tests {
         check(&["fit.py", "logo.png", "data/train.csv", "data/test.csv"], "data/train.csv");
         check(&["a.ipynb", "x.parquet", "predictions.csv", "sample_submission.csv"], "x.parquet");
         check(&[".git/config", ".git/x.csv", "y.csv"], "y.csv");
+        check(&["fit.py", "a.csv", "venv/x.csv", ".venv/y.csv", "tests/data/z.csv"], "a.csv");
+        check(
+            &["a.py", "env/lib/1.csv", "node_modules/b/2.csv", "x/site-packages/3.csv", "my/train.csv"],
+            "my/train.csv",
+        );
+        check(&["a.py", "data/environment.csv", "data/tests.csv", "data/train.csv"], "data/train.csv");
         // A collection of pictures that says what it is is no repository.
         assert!(matches!(look(&["README.md", "cat/1.png", "labels.csv"]), Ok(Source::Images(_))));
+    }
+
+    #[test]
+    fn images_are_data_where_they_are_most_of_a_directory_or_many_in_classes() {
+        let many: Vec<String> =
+            (0..24).map(|index| format!("{}/{index}.png", ["cat", "dog"][index % 2])).collect();
+        let code: Vec<String> = (0..40).map(|index| format!("code/{index}.py")).collect();
+        let figures: Vec<String> = (0..24).map(|index| format!("docs/{index}/a.png")).collect();
+        let check = |parts: &[&[String]], more: &[&str], is_images: bool| {
+            let mut files: Vec<&str> =
+                parts.iter().flat_map(|part| part.iter().map(String::as_str)).collect();
+            files.extend(more);
+            let found = look(&files);
+            assert_eq!(matches!(found, Ok(Source::Images(_))), is_images, "{files:?}: {found:?}");
+            assert!(is_images || matches!(found, Ok(Source::Repository { .. })), "{files:?}: {found:?}");
+        };
+        check(&[], &["cat/1.png", "dog/2.png", "download.py"], true);
+        check(&[], &["cat/1.png", "dog/2.png", ".git/config", ".git/HEAD", ".git/index"], true);
+        check(&[], &["README.md", "labels.csv", "images/1.png", "images/2.png", ".git/config"], true);
+        check(&[], &["1.png", "2.png", "3.png", "labels.csv", "download.py"], true);
+        check(&[&many], &["README.md", "labels.csv", "download.py", ".git/config"], true);
+        check(&[&many, &code], &["labels.csv"], true);
+        // A logo, figures, and what was installed.
+        check(&[], &["README.md", "train.csv", "docs/logo.png"], false);
+        check(&[], &["train.csv", "logo.png", ".git/config"], false);
+        check(&[], &["fit.py", "x.csv", "docs/1.png", "docs/2.png", "docs/3.png"], false);
+        check(&[&figures, &code], &["x.csv"], false);
+        let installed: Vec<String> =
+            many.iter().map(|file| format!("venv/lib/site-packages/{file}")).collect();
+        check(&[&installed], &["fit.py", "x.csv"], false);
+    }
+
+    #[test]
+    fn what_was_chosen_of_images_and_tables_is_said() {
+        let said = |files: &[&str]| {
+            let directory = directory_of(files);
+            Source::look(directory.path(), None).unwrap().said()
+        };
+        assert_eq!(said(&["cat/1.png", "dog/2.png"]), None);
+        assert_eq!(said(&["a.py", "x.csv", "docs/logo.png"]).unwrap().matches("image").count(), 0);
+        let images = said(&["cat/1.png", "dog/2.png", "download.py"]).unwrap();
+        assert!(images.starts_with("the 2 images are learnt from") && images.contains("--table"), "{images}");
+        let table = said(&["a.py", "b.py", "c.py", "x.csv", "pictures/1.png", "pictures/2.png"]).unwrap();
+        assert!(table.starts_with("x.csv of the repository") && table.contains("2 are images"), "{table}");
+        let error = look(&["a.py", "b.py", "pictures/1.png"]).unwrap_err();
+        assert!(error.contains("without a table") && error.contains("1 of its files"), "{error}");
+        let error = look(&["a.py", "tests/x.csv"]).unwrap_err();
+        assert!(error.contains("without a table") && error.contains("as in tests/x.csv"), "{error}");
+        // A table that is named is taken, whatever there is more of.
+        let directory = directory_of(&["cat/1.png", "dog/2.png", "tests/x.csv"]);
+        let found = Source::look(directory.path(), Some(Path::new("tests/x.csv"))).unwrap();
+        assert_eq!(found.path(), directory.path().join("tests/x.csv"));
+    }
+
+    #[test]
+    fn no_link_is_followed_out_of_a_repository() {
+        use std::os::unix::fs::symlink;
+        let outside = directory_of(&["secret", "secret.csv", "data/deep.csv"]);
+        std::fs::write(outside.path().join("secret"), "the key").unwrap();
+        let directory = directory_of(&["fit.py", "x.csv", "inner/y.csv"]);
+        let root = directory.path();
+        symlink(outside.path().join("secret"), root.join("README.md")).unwrap();
+        symlink(outside.path().join("secret.csv"), root.join("linked.csv")).unwrap();
+        symlink(outside.path().join("data"), root.join("away")).unwrap();
+        symlink("inner", root.join("near")).unwrap();
+        let named = |table: &Path| Source::look(root, Some(table));
+        assert_eq!(named(Path::new("x.csv")).unwrap().readme().unwrap(), "");
+        let chosen: Vec<_> =
+            Directory::list(root).unwrap().tables().into_iter().map(Path::to_owned).collect();
+        assert_eq!(chosen, [Path::new("inner/y.csv"), Path::new("x.csv")]);
+        let refused = |table: &Path, word: &str| {
+            let said = named(table).unwrap_err().to_string();
+            assert!(said.contains(word), "{}: {said}", table.display());
+        };
+        refused(Path::new("linked.csv"), "linked.csv is a link");
+        refused(Path::new("away/deep.csv"), "lies outside of the repository");
+        refused(&outside.path().join("secret.csv"), "lies outside of the repository");
+        // From here, which is the crate's directory.
+        refused(Path::new("Cargo.toml"), "lies outside of the repository");
+        refused(Path::new("inner"), "there is no table inner");
+        let near = named(Path::new("near/y.csv")).unwrap();
+        assert_eq!(near.path(), root.join("inner/y.csv"));
+        assert_eq!(named(&root.join("x.csv")).unwrap().path(), root.join("x.csv"));
+        // The next name is one that can be read; the user's own link to the repository is followed.
+        std::fs::write(root.join("README.txt"), "tides").unwrap();
+        let link = outside.path().join("repository");
+        symlink(root, &link).unwrap();
+        let found = Source::look(&link, Some(Path::new("x.csv"))).unwrap();
+        assert_eq!((found.readme().unwrap().as_str(), found.path()), ("tides", link.join("x.csv").as_path()));
+    }
+
+    #[test]
+    fn of_a_long_readme_the_beginning_is_read() {
+        let directory = directory_of(&["fit.py", "x.csv"]);
+        let readme = std::fs::File::create(directory.path().join("README.md")).unwrap();
+        // A file with a hole: it has no such size on the disk, and would have it in memory.
+        readme.set_len(1 << 40).unwrap();
+        let found = Source::look(directory.path(), None).unwrap();
+        assert_eq!(found.readme().unwrap().chars().count(), MOST_README);
+        std::fs::write(directory.path().join("README.md"), "\u{1f30a}".repeat(MOST_README + 1)).unwrap();
+        assert_eq!(found.readme().unwrap(), "\u{1f30a}".repeat(MOST_README));
     }
 
     #[test]

@@ -7,31 +7,44 @@ use std::path::{Path, PathBuf};
 use git2::{ErrorCode, ObjectType, OdbPackwriter, Oid, PackBuilder, Repository as Git, RepositoryOpenFlags};
 use tokio_util::sync::CancellationToken;
 
-use super::{Repository, RepositoryError, RepositoryPlace, bundle};
+use super::extent::Extent;
+use super::{Limits, Repository, RepositoryError, RepositoryPlace, bundle};
 
 /// The kept repository's own settings. The agent's commits need a name, and nobody outside sees it.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
                       \tlogallrefupdates = true\n[user]\n\tname = agent\n\temail = agent@mlgym.invalid\n";
 
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) repository: &'a Repository,
+    /// The pack that came, where the repository is on a server.
+    pub(super) pack: Option<&'a Path>,
+    pub(super) limits: Limits,
+}
+
 /// Makes the git directory below `work`, from the pack that came from a server or from what is on this machine.
 pub(super) fn build(
-    repository: &Repository,
-    pack: Option<&Path>,
+    order: Order<'_>,
     work: &Path,
     stop: &CancellationToken,
 ) -> Result<PathBuf, RepositoryError> {
-    let builder = Builder { repository, work, stop };
+    let Order { repository, pack, limits } = order;
+    let builder = Builder { repository, limits, work, stop };
     let source = match (pack, &repository.place) {
         (Some(pack), _) => builder.import(builder.file(pack)?, "unpack what came from")?,
         (None, RepositoryPlace::Local(path)) => builder.local(path)?,
         (None, RepositoryPlace::Web(_)) => return Err(builder.incomplete("nothing came")),
     };
     let commit = builder.commit(&source.git)?;
+    builder.measure(&source.git, commit)?;
+    builder.refuse_submodules(&source.git, commit)?;
     builder.extract(&source, commit)
 }
 
 struct Builder<'a> {
     repository: &'a Repository,
+    limits: Limits,
     work: &'a Path,
     stop: &'a CancellationToken,
 }
@@ -70,6 +83,9 @@ impl Builder<'_> {
 
     /// Gives a pack to a fresh repository, which names every object by its content.
     fn import(&self, mut pack: impl Read, verb: &'static str) -> Result<Source, RepositoryError> {
+        let head = self.head(&mut pack)?;
+        let mut pack = head.chain(pack);
+        let mut left = self.limits.unpacked;
         let git = self.fresh(&self.work.join("received"))?;
         {
             let objects = git.odb().map_err(self.git(verb))?;
@@ -81,12 +97,29 @@ impl Builder<'_> {
                 if count == 0 {
                     break;
                 }
+                // What is packed is about as large as what it holds where that cannot be compressed.
+                left = left
+                    .checked_sub(count as u64)
+                    .ok_or_else(|| self.too_large(self.limits.too_many_bytes()))?;
                 let written = writer.write_all(buffer.get(..count).unwrap_or_default());
                 written.map_err(|error| self.git(verb)(said(&error)))?;
             }
             self.commit_pack(&mut writer, verb)?;
         }
         Ok(Source { git, is_ours: true })
+    }
+
+    /// Reads a pack's first bytes, which say how many objects there are: libgit2 makes room for as many as they claim.
+    fn head(&self, pack: &mut impl Read) -> Result<io::Cursor<Vec<u8>>, RepositoryError> {
+        let mut head = Vec::new();
+        pack.take(12).read_to_end(&mut head).map_err(|error| self.read(error))?;
+        if let [b'P', b'A', b'C', b'K', _, _, _, _, count @ ..] = head.as_slice()
+            && let Ok(count) = <[u8; 4]>::try_from(count)
+            && u32::from_be_bytes(count) as usize > self.limits.objects
+        {
+            return Err(self.too_large(self.limits.too_many_objects()));
+        }
+        Ok(io::Cursor::new(head))
     }
 
     fn commit_pack<'b>(
@@ -100,7 +133,7 @@ impl Builder<'_> {
         done.map(drop).map_err(self.git(verb))
     }
 
-    /// Finds the commit, and checks that its tree is whole without other repositories.
+    /// Finds the commit.
     fn commit(&self, git: &Git) -> Result<Oid, RepositoryError> {
         let missing = |reason| RepositoryError::NoCommit {
             url: self.repository.url.clone(),
@@ -122,6 +155,30 @@ impl Builder<'_> {
             }
             Err(error) => return Err(self.git("read")(error)),
         }
+        Ok(name)
+    }
+
+    /// Checks that the history is no more than is taken, before anything goes through it that trusts it.
+    fn measure(&self, git: &Git, commit: Oid) -> Result<(), RepositoryError> {
+        let verb = "read the history of";
+        let objects = git.odb().map_err(self.git(verb))?;
+        let mut extent = Extent::new(git, &objects, self.limits);
+        let mut walk = git.revwalk().map_err(self.git(verb))?;
+        walk.push(commit).map_err(|error| self.hole(error))?;
+        for name in walk {
+            self.go_on()?;
+            let name = name.map_err(|error| self.hole(error))?;
+            let excess = extent.add(name, self.stop).map_err(|error| self.hole(error))?;
+            self.go_on()?;
+            if let Some(reason) = excess {
+                return Err(self.too_large(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the commit's tree is whole without other repositories.
+    fn refuse_submodules(&self, git: &Git, name: Oid) -> Result<(), RepositoryError> {
         let tree = git.find_commit(name).and_then(|commit| commit.tree()).map_err(self.git("read"))?;
         if let Some(entry) = tree.get_name(".gitmodules")
             && let Ok(blob) = git.find_blob(entry.id())
@@ -130,7 +187,7 @@ impl Builder<'_> {
             let (url, commit) = (self.repository.url.clone(), self.repository.commit.clone());
             return Err(RepositoryError::Submodules { url, commit, paths });
         }
-        Ok(name)
+        Ok(())
     }
 
     /// Takes the commit's history out. What was unpacked here and holds nothing else is kept as it is.
@@ -171,10 +228,14 @@ impl Builder<'_> {
         let mut walk = git.revwalk().map_err(self.git(verb))?;
         let walked = walk.push(commit).and_then(|()| builder.insert_walk(&mut walk));
         self.go_on()?;
-        match walked {
-            Ok(()) => Ok(builder),
-            Err(error) if error.code() == ErrorCode::NotFound => Err(self.incomplete(error.message())),
-            Err(error) => Err(self.git(verb)(error)),
+        walked.map(|()| builder).map_err(|error| self.hole(error))
+    }
+
+    /// What libgit2 said of a history that cannot be walked.
+    fn hole(&self, error: git2::Error) -> RepositoryError {
+        match error.code() {
+            ErrorCode::NotFound => self.incomplete(error.message()),
+            _ => self.git("read the history of")(error),
         }
     }
 
@@ -227,6 +288,14 @@ impl Builder<'_> {
 
     fn cache(&self, source: io::Error) -> RepositoryError {
         RepositoryError::Cache { verb: "write in", path: self.work.to_owned(), source }
+    }
+
+    fn too_large(&self, reason: String) -> RepositoryError {
+        RepositoryError::TooLarge {
+            url: self.repository.url.clone(),
+            commit: self.repository.commit.clone(),
+            reason,
+        }
     }
 
     fn incomplete(&self, reason: &str) -> RepositoryError {

@@ -1,6 +1,6 @@
 //! Where a repository is, and which commit of it is meant: what a task writes, checked.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use reqwest::Url;
 
@@ -41,6 +41,9 @@ impl RepositoryPlace {
                 Err("repositories are not cloned by ssh: write an https:// URL".to_owned())
             }
             None if text.starts_with('/') => Ok(Self::Local(PathBuf::from(text))),
+            None if !stays(Path::new(text)) => Err(format!(
+                "{text:?} leaves the task's directory: write a path in it, or where it lies from the root, as in /srv/x.git"
+            )),
             None => {
                 let path = dir.join(text);
                 if path.exists() {
@@ -51,6 +54,11 @@ impl RepositoryPlace {
             }
         }
     }
+}
+
+/// Tells whether a relative path stays where it begins.
+fn stays(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 fn web(text: &str) -> Result<RepositoryPlace, String> {
@@ -123,6 +131,9 @@ mod tests {
             ("https://", "is no URL"),
             ("file://other/srv/b", "names this machine"),
             ("y.bundle", "no file or directory y.bundle"),
+            ("..", "leaves the task's directory"),
+            ("../x.bundle", "leaves the task's directory"),
+            ("./a/../../x.bundle", "leaves the task's directory"),
             ("", "name a repository"),
         ] {
             let said = check(text);

@@ -249,8 +249,17 @@ impl Download<'_> {
 
     fn redirected(&self, from: &Url, response: &Response) -> Result<Url, RepositoryError> {
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        self.next(from, location)
+    }
+
+    /// Where a server may send us.
+    fn next(&self, from: &Url, location: Option<&str>) -> Result<Url, RepositoryError> {
         let to = location.and_then(|location| from.join(location).ok());
         match to {
+            Some(to) if is_opened(from, &to) => Err(self.failed(
+                "the server sends us from https to http, where anybody on the way can change what comes"
+                    .to_owned(),
+            )),
             Some(to)
                 if matches!(to.scheme(), "https" | "http")
                     && to.username().is_empty()
@@ -280,7 +289,46 @@ impl Download<'_> {
     }
 }
 
+/// Tells a way that leaves what is encrypted.
+fn is_opened(from: &Url, to: &Url) -> bool {
+    from.scheme() == "https" && to.scheme() == "http"
+}
+
 /// How this program names itself within the protocol, where no spaces are.
 fn agent() -> &'static str {
     concat!("mlgym/", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_never_leaves_https() {
+        let check = |from: &str, location: &str, reason: Option<&str>| {
+            let url = Url::parse(from).unwrap();
+            let repository = Repository {
+                url: from.to_owned(),
+                place: crate::RepositoryPlace::Web(url.clone()),
+                commit: "a".repeat(40),
+            };
+            let download = Download { repository: &repository, address: &url, largest: 1 };
+            let said = download.next(&url, Some(location)).map_err(|error| error.to_string());
+            match reason {
+                None => assert!(said.is_ok(), "{from} to {location}: {said:?}"),
+                Some(reason) => {
+                    let said = said.unwrap_err();
+                    assert!(said.contains(reason), "{from} to {location}: {said}");
+                }
+            }
+        };
+        check("https://a.org/x", "https://b.org/x", None);
+        check("https://a.org/x", "/y", None);
+        check("http://a.org/x", "http://b.org/x", None);
+        check("http://a.org/x", "https://b.org/x", None);
+        check("https://a.org/x", "http://a.org/x", Some("from https to http"));
+        check("https://a.org/x", "HTTP://b.org/x", Some("from https to http"));
+        check("http://a.org/x", "ftp://b.org/x", Some("where no repository is cloned from"));
+        check("http://a.org/x", "https://me:word@b.org/x", Some("where no repository is cloned from"));
+    }
 }

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod extent;
 mod server;
 
 const GIT: [&str; 5] = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"];
@@ -293,4 +294,49 @@ async fn files_are_found_in_a_history_by_their_content() {
     std::fs::write(&known, "the grader\n").unwrap();
     std::fs::write(&unknown, "another\n").unwrap();
     assert_eq!(files_held(&kept, &[unknown, known.clone()]).unwrap(), [known]);
+}
+
+#[tokio::test]
+async fn what_killed_fetches_left_is_removed_and_what_goes_on_is_not() {
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let root = shelf.directory.path().join("repositories");
+    let make = |name: &str, hours: u64| {
+        let place = root.join(name);
+        std::fs::create_dir_all(place.join("received/objects")).unwrap();
+        std::fs::write(place.join("received.pack"), "half of it").unwrap();
+        let since = SystemTime::now() - Duration::from_secs(hours * 60 * 60);
+        std::fs::File::open(&place).unwrap().set_modified(since).unwrap();
+    };
+    make(".cloning-old", 25);
+    make(".cloning-new", 23);
+    make("another", 1000);
+    let elsewhere = shelf.directory.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, root.join(".cloning-link")).unwrap();
+    let kept = shelf.fetch(&origin.at(origin.directory.path(), &origin.pinned)).await.unwrap();
+    let left =
+        std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let name = kept.file_name().unwrap().to_str().unwrap();
+    let expected = [".cloning-link", ".cloning-new", "another", name].map(str::to_owned);
+    assert_eq!(left.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    assert!(elsewhere.is_dir());
+}
+
+#[test]
+fn a_path_that_leaves_the_task_is_refused_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let task = directory.path().join("task");
+    std::fs::create_dir_all(task.join("tests")).unwrap();
+    std::fs::write(directory.path().join("x.bundle"), "").unwrap();
+    std::fs::write(task.join("tests/test.sh"), "true").unwrap();
+    std::fs::write(task.join("instruction.md"), "Do it.").unwrap();
+    let commit = "a".repeat(40);
+    let text = format!(
+        "[environment]\ndocker_image = \"mlgym/base\"\n\n[metadata.mlgym]\n\
+         repo = {{ url = \"../x.bundle\", commit = \"{commit}\" }}\n"
+    );
+    std::fs::write(task.join("task.toml"), text).unwrap();
+    let said = crate::Task::load(&task).unwrap_err().to_string();
+    let place = "task.toml:5:1 (key `metadata.mlgym.repo`): \"../x.bundle\" leaves the task's directory";
+    assert!(said.contains(place), "{said}");
 }

@@ -161,9 +161,19 @@ async fn a_pack_is_taken_whole_and_not_too_large_or_not_at_all() {
     let origin = Origin::new();
     let server = serve(origin.directory.path(), true, None).await;
     let mut small = Shelf::new();
-    small.cache.largest = 100;
+    small.cache.limits.received = 100;
     let said = small.refused(&on(&server, "/a/b.git", &origin.pinned)).await;
     assert!(said.contains("larger than"), "{said}");
+    let mut few = Shelf::new();
+    few.cache.limits.objects = 3;
+    let said = few.refused(&on(&server, "/a/b.git", &origin.pinned)).await;
+    assert!(said.contains("more than 3 objects"), "{said}");
+    let mut small = Shelf::new();
+    small.cache.limits.unpacked = 200;
+    let said = small.refused(&on(&server, "/a/b.git", &origin.pinned)).await;
+    assert!(said.contains("MiB of objects"), "{said}");
+    small.cache.limits = Limits { depth: 0, ..LIMITS };
+    small.fetch(&on(&server, "/a/b.git", &origin.pinned)).await.unwrap();
     for cut in [0, 20, 200, usize::MAX] {
         let server = serve(origin.directory.path(), true, Some(cut)).await;
         let said = Shelf::new().refused(&on(&server, "/a/b.git", &origin.pinned)).await;
