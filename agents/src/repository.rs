@@ -1,7 +1,7 @@
 //! The agent `repository`: runs a repository's own program, mended where it has rotted, and hands in what it wrote.
 //!
 //! It looks at what lies there, finds the commands that the instruction and the README name and the programs beside them, and
-//! runs one after the other. What fails is mended by rules (`python/mend.py`), each for a kind of failure: names that a
+//! runs one after the other. What fails is mended by rules (`python/mend*.py`), each for a kind of failure: names that a
 //! library dropped, paths of another machine, packages that only draw. It goes on until a program runs or fails with what no
 //! rule knows. What counts is the submission: it is scored on the hidden validation where the task has one. No language model
 //! is asked; [`AutoMl`](crate::AutoMl) does this first on a task with a repository and gives a model what was learned.
@@ -14,7 +14,7 @@ use mlgym_journal::{Judge, Outcome, ValidationScore, Verdict, VerdictStage};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::steps::{explain, last_line, must, quote, run_baseline, step, submit};
+use crate::steps::{explain, last_line, must, put_all, quote, run_baseline, step, submit};
 
 mod programs;
 mod survey;
@@ -26,10 +26,17 @@ use survey::Survey;
 const WORK: &str = "/tmp/mlgym-repository";
 
 /// The programs that it brings into the sandbox, by name.
-pub const SCRIPTS: [(&str, &str); 3] = [
+pub const SCRIPTS: [(&str, &str); 10] = [
     ("survey.py", include_str!("repository/python/survey.py")),
-    ("mend.py", include_str!("repository/python/mend.py")),
     ("collect.py", include_str!("repository/python/collect.py")),
+    ("repository_files.py", include_str!("repository/python/repository_files.py")),
+    ("mend.py", include_str!("repository/python/mend.py")),
+    ("mend_tables.py", include_str!("repository/python/mend_tables.py")),
+    ("mend_source.py", include_str!("repository/python/mend_source.py")),
+    ("mend_libraries.py", include_str!("repository/python/mend_libraries.py")),
+    ("mend_places.py", include_str!("repository/python/mend_places.py")),
+    ("mend_python2.py", include_str!("repository/python/mend_python2.py")),
+    ("stand_in.py", include_str!("repository/python/stand_in.py")),
 ];
 
 /// Failures of one program that are mended at most.
@@ -134,9 +141,9 @@ async fn try_programs(
     allowance: Allowance,
 ) -> Result<Option<Account>, AgentError> {
     context.note("survey", "looks at the repository")?;
-    for (name, content) in SCRIPTS {
-        let write = Action::Write { path: format!("{WORK}/{name}"), content: content.to_owned() };
-        if must(environment, "write the scripts", write).await?.is_none() {
+    let files = SCRIPTS.map(|(name, content)| (format!("{WORK}/{name}"), content.to_owned()));
+    for action in put_all(&format!("{WORK}/scripts.json"), &files) {
+        if must(environment, "write the scripts", action).await?.is_none() {
             return Ok(None);
         }
     }

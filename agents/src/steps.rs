@@ -40,6 +40,16 @@ pub(crate) fn explain(seen: &Observation) -> String {
     parts.join("\n")
 }
 
+/// The two actions that put many text files into a sandbox, each a path and a text: a bundle is written, then unpacked.
+pub(crate) fn put_all(bundle: &str, files: &[(String, String)]) -> [Action; 2] {
+    // Texts by their paths always have JSON.
+    let content = serde_json::to_string(files).unwrap_or_default();
+    let unpack = format!(
+        "python -c 'import json, pathlib\nfor path, text in json.load(open(\"{bundle}\")): pathlib.Path(path).write_text(text)'"
+    );
+    [Action::Write { path: bundle.to_owned(), content }, Action::shell(unpack)]
+}
+
 /// Writes a text as one word of a shell's line.
 pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))

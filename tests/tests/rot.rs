@@ -10,12 +10,14 @@ use mlgym::{Action, Agent, AgentError, AgentFactory, Context, Environment, Ready
 use mlgym_agents::repository::{Repository, SCRIPTS};
 use mlgym_agents::{Agents, AutoMl};
 use mlgym_journal::{
-    EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Event, Observation, Outcome, VerdictStage,
+    EpisodePlan, EpisodeRecord, EpisodeStatus, EpisodeView, Event, Observation, Outcome, Verdict,
+    VerdictStage,
 };
 use mlgym_sandbox::docker::DockerBackend;
 use mlgym_sandbox::image::{ImageBuilder, Images};
 use mlgym_tasks::{PreparedData, RepositoryCache, Task};
 use mlgym_tests::{Lab, write_task};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 /// A trainer of 2018 and what it needs to be told, as the author's machine had it.
@@ -73,7 +75,7 @@ async fn ready(lab: &Lab, files: &[(&str, &str)], instruction: &str) -> Arc<Read
     std::fs::write(directory.join("instruction.md"), instruction).unwrap();
     let mut task = Task::load(&directory).unwrap();
     task.limits.memory_bytes = 2 << 30;
-    task.budgets.wall_s = Some(400.0);
+    task.budgets.wall_s = Some(900.0);
     let docker = DockerBackend::connect(Default::default()).await.unwrap();
     let images = ImageBuilder::new(&docker, Arc::new(|_| {}), CancellationToken::new());
     let image = images.builtin("ml").await.unwrap();
@@ -124,6 +126,55 @@ async fn a_rotten_program_runs_again_and_what_it_writes_is_measured() {
         assert!(passed(VerdictStage::Execution, asked), "{agent}: {:?}", view.verdicts);
         assert!(passed(VerdictStage::Implementation, asked), "{agent}: {:?}", view.verdicts);
     }
+}
+
+/// A grader that has little liking for tables.
+#[tokio::test]
+async fn what_the_repositorys_program_wrote_is_handed_in_where_the_pipelines_result_is_not_better() {
+    let lab = Lab::new().await;
+    let answer = "if __name__ == '__main__':\n    open('answer.txt', 'w').write('score 0.4')\n";
+    let ready = ready(&lab, &[("main.py", answer)], "Write an answer, as `python main.py` does.\n").await;
+    let mut task = ready.task.as_ref().clone();
+    task.budgets.wall_s = Some(150.0);
+    task.validation.limit = 4;
+    let script = task.tests_dir().join("test.sh");
+    let grader = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(script, grader.replace("esac", "  id,*) echo '{\"points\": 0.1}' > $out ;;\nesac"))
+        .unwrap();
+    let public = &ready.data.public;
+    let dataset = json!({
+        "kind": "tabular", "task": "classification", "metric": "log_loss", "goal": "minimize", "train": "train.csv",
+        "test": "test.csv", "id": "id", "target": "label",
+        "submission": { "columns": ["label"], "prediction": "class", "classes": [0, 1] },
+    });
+    let rows = |named: bool| -> String {
+        (0..40)
+            .map(|row| {
+                format!(
+                    "{row},{},{}{}\n",
+                    row % 7,
+                    row % 5,
+                    if named { format!(",{}", row % 2) } else { String::new() }
+                )
+            })
+            .collect()
+    };
+    std::fs::write(public.join("dataset.json"), dataset.to_string()).unwrap();
+    std::fs::write(public.join("train.csv"), format!("id,a,b,label\n{}", rows(true))).unwrap();
+    std::fs::write(public.join("test.csv"), format!("id,a,b\n{}", rows(false))).unwrap();
+    let ready = Arc::new(ReadyTask { task: Arc::new(task), ..ready.as_ref().clone() });
+    let agents: Arc<dyn AgentFactory> =
+        Arc::new(|_: &EpisodePlan| Some(Box::new(AutoMl::default()) as Box<dyn Agent>));
+    let (record, view) = run(&lab, ready, agents).await;
+    assert_eq!(
+        (record.status, record.raw),
+        (EpisodeStatus::Graded, Some(0.4)),
+        "{record:?} {:?}",
+        view.verdicts
+    );
+    let trained =
+        |verdict: &Verdict| verdict.stage == VerdictStage::Execution && verdict.subject == "everything";
+    assert!(view.verdicts.iter().any(trained), "the pipeline was at work: {:?}", view.verdicts);
 }
 
 #[tokio::test]
@@ -193,7 +244,7 @@ impl Agent for MendTest {
             assert!(environment.step(write).await?.observation.is_ok());
         }
         let command = "python /tmp/mendtest.py /tmp/mend.py".to_owned();
-        let run = Action::Shell { command, timeout: Some(390.0), background: false };
+        let run = Action::Shell { command, timeout: Some(840.0), background: false };
         *self.0.lock().unwrap() = Some(environment.step(run).await?.observation);
         Ok(())
     }

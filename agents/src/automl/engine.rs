@@ -17,7 +17,7 @@ use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Refit, Trained};
 use crate::automl::race::{self, Look, Tuning};
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
-use crate::steps::{explain, last_line, must, quote, step};
+use crate::steps::{explain, last_line, must, put_all, quote, step};
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -177,19 +177,13 @@ impl<'a> Engine<'a> {
 
     /// Writes several files in two steps, whose number is a budget.
     async fn write_all(&mut self, files: &[(String, String)]) -> Result<(), Stop> {
-        let bundle = format!("{}/files.json", scripts::WORK);
-        // Texts by their paths always have JSON.
-        self.write(bundle.clone(), serde_json::to_string(files).unwrap_or_default()).await?;
-        let unpack = format!(
-            "python -c 'import json, pathlib\nfor path, text in json.load(open(\"{bundle}\")): \
-             pathlib.Path(path).write_text(text)'"
-        );
-        let seen = self.try_step(Action::shell(unpack)).await?;
-        if seen.is_ok() {
-            return Ok(());
+        for action in put_all(&format!("{}/files.json", scripts::WORK), files) {
+            if must(self.environment, "write the engine's scripts", action).await?.is_none() {
+                return Err(Stop::Over);
+            }
+            self.count_step();
         }
-        let what = "write the engine's scripts".to_owned();
-        Err(Stop::Failed(AgentError::Failed { what, output: explain(&seen) }))
+        Ok(())
     }
 
     /// Runs one of the engine's programs.

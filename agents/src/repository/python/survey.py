@@ -12,29 +12,26 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
+import tomllib
 
-MOST_FILES = 5_000
+from repository_files import MOST_BYTES, UNREADABLE, decoded, is_plain, listed, own_modules, parsed, python_files, words_of
+
 MOST_TEXT = 40_000
 MOST_LOST = 40
+MOST_TABLES = 2_000
+MOST_OTHERS = 200
 GIVEN = pathlib.Path("/data")
-
-
-def listed():
-    """The tracked files; every file where there is no repository."""
-    known = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True)
-    if known.returncode == 0 and known.stdout:
-        names = [name for name in known.stdout.split("\0") if name]
-    else:
-        names = []
-        for root, directories, files in os.walk("."):
-            directories[:] = [name for name in directories if not name.startswith(".")]
-            names += [os.path.relpath(os.path.join(root, name)) for name in files]
-    return sorted(name for name in names if pathlib.Path(name).is_file())[:MOST_FILES]
+TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
+# Programs are called so, where nothing else says that they are any.
+PROGRAMS = {
+    "train", "training", "main", "run", "predict", "prediction", "evaluate", "evaluation", "eval", "experiment", "experiments", "infer",
+    "inference", "fit", "submit", "submission", "forecast", "solution", "pipeline", "baseline", "test",
+}
 
 
 def text_of(path):
+    """What is told of a text: its beginning."""
     try:
         return pathlib.Path(path).read_text(encoding="utf-8", errors="replace")[:MOST_TEXT]
     except OSError:
@@ -50,13 +47,7 @@ def requirements(files):
         if re.fullmatch(r"requirements.*\.(txt|in)", base):
             lines = text_of(name).splitlines()
         elif base == "pyproject.toml":
-            import tomllib
-
-            try:
-                parsed = tomllib.loads(text_of(name))
-            except tomllib.TOMLDecodeError:
-                continue
-            lines = parsed.get("project", {}).get("dependencies", [])
+            lines = of_pyproject(text_of(name))
         elif base in ("setup.py", "setup.cfg"):
             listed_there = re.search(r"install_requires\s*=\s*(\[.*?\]|(?:\n[ \t]+\S.*)+)", text_of(name), re.S)
             if listed_there:
@@ -74,6 +65,29 @@ def requirements(files):
             installed = None
         found.append({"name": name, "specifier": specifier, "installed": installed})
     return found
+
+
+def of_pyproject(text):
+    """The packages that a pyproject.toml asks for, in either of its ways."""
+    try:
+        whole = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return []
+
+    def below(*names):
+        found = whole
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+    lines = below("project", "dependencies")
+    lines = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+    poetry = below("tool", "poetry", "dependencies")
+    for name, said in poetry.items() if isinstance(poetry, dict) else []:
+        version = said.get("version", "") if isinstance(said, dict) else said
+        if name.lower() != "python":
+            lines.append(f"{name} {version if isinstance(version, str) else ''}")
+    return lines
 
 
 def is_there(module):
@@ -158,6 +172,7 @@ def options_of(tree):
 
 
 def has_guard(tree):
+    """Tells whether a file says itself what is to be done when it is run."""
     for node in tree.body:
         if isinstance(node, ast.If) and "__name__" in ast.dump(node.test):
             return True
@@ -172,19 +187,53 @@ def module_name(name, files):
     return ".".join(parts[:-1] if parts[-1] == "__main__" else parts)
 
 
+def does_something(tree):
+    """Tells whether a file does more than define things when it is run."""
+    for node in tree.body:
+        if isinstance(node, (ast.For, ast.While, ast.With, ast.AugAssign)):
+            return True
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not re.match(
+                r"(?:warnings|sys|logging|random|matplotlib|np\.random|numpy\.random|torch\.manual_seed|os\.environ|load_dotenv)\b", ast.unparse(node.value)):
+            return True
+    return False
+
+
+def is_called_so(name):
+    return bool(PROGRAMS & set(words_of(pathlib.PurePath(name).stem)))
+
+
+def is_test(name):
+    return bool(re.search(r"(^|/)(tests?/|test_|conftest|setup\.py)", name))
+
+
+def table_first(paths):
+    """The paths of all tables and, after them, those of some other files."""
+    plain = sorted(path for path in map(str, paths) if is_plain(path))
+    tables = [path for path in plain if pathlib.PurePath(path.removesuffix(".gz")).suffix.lower() in TABLES]
+    return tables[:MOST_TABLES] + [path for path in plain if path not in set(tables)][:MOST_OTHERS]
+
+
 def main():
-    files = listed()
-    local = {pathlib.Path(name).stem for name in files if name.endswith(".py")}
-    local |= {part for name in files if name.endswith(".py") for part in pathlib.Path(name).parts[:-1]}
+    files = listed(others=False)
+    python = [name for name in files if name.endswith(".py")]
+    local = own_modules(files)
     entries, missing, unreadable, lost = [], {}, [], []
-    for name in [name for name in files if name.endswith(".py")]:
+    for name in sorted(set(python) - set(python_files(files))):
+        unreadable.append({"file": name, "reason": f"it has more than {MOST_BYTES} bytes, or too many files lie before it"})
+    for name in python_files(files):
         try:
-            tree = ast.parse(text_of(name))
-        except (SyntaxError, ValueError) as error:
+            text, _ = decoded(name)
+            tree = parsed(text)
+            is_entry = has_guard(tree) or (is_called_so(name) and does_something(tree))
+            options = options_of(tree)
+        except UNREADABLE as error:
             unreadable.append({"file": name, "reason": str(error)})
+            # Python 2 is mended before it is run; what arguments it takes cannot be told.
+            if isinstance(error, SyntaxError) and is_called_so(name) and not is_test(name):
+                entries.append({"path": name, "module": module_name(name, files), "options": []})
             continue
         lost += lost_names(name, tree, local)
-        lines = text_of(name).splitlines()
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 tops = [item.name.split(".")[0] for item in node.names]
@@ -195,15 +244,15 @@ def main():
             for top in tops:
                 if top not in local and top not in sys.stdlib_module_names and not is_there(top):
                     missing.setdefault(top, []).append(f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}")
-        if has_guard(tree) and not re.search(r"(^|/)(tests?/|test_|conftest|setup\.py)", name):
-            entries.append({"path": name, "module": module_name(name, files), "options": options_of(tree)})
+        if is_entry and not is_test(name):
+            entries.append({"path": name, "module": module_name(name, files), "options": options})
     readme = next((name for name in files if re.fullmatch(r"readme(\.\w+)?", name, re.I)), None)
     makefile = next((name for name in files if name.lower() == "makefile"), None)
     targets = re.findall(r"^([A-Za-z][\w-]*):(?!=)", text_of(makefile), re.M) if makefile else []
-    given = sorted(str(path) for path in GIVEN.rglob("*") if path.is_file())[:200]
     print(json.dumps({
-        "files": len(files), "python": sum(name.endswith(".py") for name in files),
-        "readme": text_of(readme) if readme else "", "targets": targets, "given": given, "entries": entries,
+        "files": len(files), "python": len(python),
+        "readme": text_of(readme) if readme else "", "targets": targets,
+        "given": table_first(path for path in GIVEN.rglob("*") if path.is_file()), "entries": entries,
         "requirements": requirements(files), "unreadable": unreadable,
         "missing": [{"module": module, "lines": lines[:6]} for module, lines in sorted(missing.items())],
         "lost": sorted(set(lost))[:MOST_LOST],
