@@ -258,7 +258,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     /// A run of one episode that ended so.
-    fn run(status: &str, options: serde_json::Value) -> (RunManifest, RunReport) {
+    fn run(status: &str, options: &serde_json::Value) -> (RunManifest, RunReport) {
         let started = json!({
             "run": "r", "episode": "react.t.s0", "attempt": 1, "suite": "s", "task": "t", "task_digest": "0".repeat(64),
             "agent": "react", "agent_version": "1", "seed": 0, "budgets": {}, "validations": 0,
@@ -291,13 +291,13 @@ mod tests {
             output: crate::output::Output { json: false },
             cancel: CancellationToken::new(),
         };
-        let (manifest, report) = run(status, json!({}));
+        let (manifest, report) = run(status, &json!({}));
         let failure = verdict(&session, &manifest, &report).unwrap_err();
         assert_eq!((failure.kind, failure.text().as_str()), (code, expected));
     }
 
     /// What `kept` says of an episode with these verdicts, its outcomes by their subjects.
-    fn said_of(options: serde_json::Value, verdicts: &[(&str, Outcome)]) -> Result<(), String> {
+    fn said_of(options: &serde_json::Value, verdicts: &[(&str, Outcome)]) -> Result<(), String> {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path()).unwrap();
         let (manifest, report) = run("graded", options);
@@ -321,19 +321,16 @@ mod tests {
 
     #[test]
     fn what_is_demanded_is_only_kept_where_the_last_word_says_so() {
-        let (stated, passed, failed) = (
-            || json!({ "constraints": ["rmse<=1"] }),
-            (DEMANDS, Outcome::Passed),
-            (DEMANDS, Outcome::Failed),
-        );
-        assert_eq!(said_of(stated(), &[failed, passed]), Ok(()));
+        let (stated, passed, failed) =
+            (json!({ "constraints": ["rmse<=1"] }), (DEMANDS, Outcome::Passed), (DEMANDS, Outcome::Failed));
+        assert_eq!(said_of(&stated, &[failed, passed]), Ok(()));
         let missed = |reason: &str| {
             let text = "what 1 of 1 episodes handed in does not keep the constraints\n  react.t.s0: ";
             Err(format!("{text}{reason}"))
         };
-        assert_eq!(said_of(stated(), &[passed, failed]), missed("Failed"));
-        assert_eq!(said_of(stated(), &[("another", Outcome::Passed)]), missed("nothing measured them"));
-        assert_eq!(said_of(json!({}), &[failed]), Ok(()), "nobody stated any");
+        assert_eq!(said_of(&stated, &[passed, failed]), missed("Failed"));
+        assert_eq!(said_of(&stated, &[("another", Outcome::Passed)]), missed("nothing measured them"));
+        assert_eq!(said_of(&json!({}), &[failed]), Ok(()), "nobody stated any");
     }
 
     #[test]

@@ -355,6 +355,6 @@ async fn resume(
     drop(lock);
     super::eval::print(session, home, &manifest, &leaderboard).await?;
     verdict(session, &manifest, &report)?;
-    kept(&home, &manifest, &report)?;
+    kept(home, &manifest, &report)?;
     Ok(ExitCode::SUCCESS)
 }
