@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,7 @@ impl DockerContainer {
             workdir: spec.workdir.clone(),
             limit: spec.limits.storage_bytes,
             is_blind: backend.options.runtime.is_some() || backend.options.kind == EngineKind::Podman,
+            counting: Arc::default(),
         });
         Ok(Self {
             docker: docker.clone(),
@@ -136,6 +138,10 @@ impl Container for DockerContainer {
             .changes(&changes)
             .pause(true)
             .build();
+        let _counting = match &self.disk {
+            Some(watch) => Some(watch.counting.lock().await),
+            None => None,
+        };
         let image = self.docker.commit_container(options, ContainerConfig::default()).await;
         let image = image.map_err(engine("snapshot"))?;
         Ok(super::snapshot_id(&image.id))

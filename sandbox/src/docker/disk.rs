@@ -4,11 +4,13 @@
 //! container, and the engine's own of everything, which takes seconds on some storage drivers but which nothing in
 //! the container can deceive.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures_util::StreamExt;
+use tokio::sync::Mutex;
 
 use crate::backend::SandboxError;
 use crate::docker::exec::attach;
@@ -43,6 +45,9 @@ pub(crate) struct DiskWatch {
     pub(crate) limit: u64,
     /// Whether the engine cannot be asked how many processes run.
     pub(crate) is_blind: bool,
+    /// Held while a count is made in the container. An engine that freezes a container in which a program is just being
+    /// started waits for it for ever, so a snapshot takes it, too.
+    pub(crate) counting: Arc<Mutex<()>>,
 }
 
 impl DiskWatch {
@@ -77,6 +82,7 @@ impl DiskWatch {
             if self.is_quiet(spared).await {
                 continue;
             }
+            let _counting = self.counting.lock().await;
             // A count that fails, because the container is out of processes, is left to the engine's.
             if self.quick_count().await.is_ok_and(|bytes| bytes > self.limit) {
                 return;
