@@ -206,7 +206,9 @@ async fn a_job_that_leaves_no_process_is_interrupted(lab: &Lab) {
     let job = s.spawn("while :; do sleep 604 & done 2>/dev/null").await.unwrap();
     s.wait(&job, Duration::from_secs(3)).await.unwrap();
     let JobReport::Ended(output) = s.interrupt(&job).await.unwrap() else { panic!("not interrupted") };
-    assert_eq!(output.end, CommandEnd::Interrupted);
+    // A shell that may start no more processes can give up by itself on a busy machine.
+    let is_over = matches!(output.end, CommandEnd::Interrupted | CommandEnd::Exited(128 | 254));
+    assert!(is_over, "{:?}", output.end);
     assert_eq!(count(s, "sleep 604").await, "0");
     sandbox.destroy().await.unwrap();
 }
