@@ -4,6 +4,10 @@
 //! the rim ([`episode`]). This crate knows nothing of language models or SQL, and never knows who watches it:
 //! it writes events to a journal and to a channel.
 
+// What tests and benches share names the crate as the benches do.
+#[cfg(test)]
+extern crate self as mlgym;
+
 mod act;
 pub mod agent;
 pub mod environment;
