@@ -26,6 +26,9 @@ use crate::transfer::{FileSource, Pace, TransferCaps, Transferred};
 /// How long the engine may take to say that a container ended whose processes it has killed.
 const END_TIME: Duration = Duration::from_secs(60);
 
+/// How long a snapshot waits for a count of the disk to end.
+const COUNT_TIME: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(crate) struct DockerContainer {
     docker: Docker,
@@ -132,16 +135,18 @@ impl Container for DockerContainer {
         let labels =
             self.labels.iter().map(|(key, value)| format!("LABEL {}={}", quoted(key), quoted(value)));
         let changes = labels.collect::<Vec<_>>().join("\n");
-        // The engine's own pause, so that no file is caught half-written.
+        // The engine's own pause, so that no file is caught half-written; where the disk is still being counted after a
+        // while, as one is that holds very many files, without it: freezing what is being started would be for ever.
+        let counting = match &self.disk {
+            Some(watch) => Some(tokio::time::timeout(COUNT_TIME, watch.counting.lock()).await),
+            None => None,
+        };
+        let is_still = !matches!(counting, Some(Err(_)));
         let options = CommitContainerOptionsBuilder::default()
             .container(&self.id.0)
             .changes(&changes)
-            .pause(true)
+            .pause(is_still)
             .build();
-        let _counting = match &self.disk {
-            Some(watch) => Some(watch.counting.lock().await),
-            None => None,
-        };
         let image = self.docker.commit_container(options, ContainerConfig::default()).await;
         let image = image.map_err(engine("snapshot"))?;
         Ok(super::snapshot_id(&image.id))
