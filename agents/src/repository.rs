@@ -6,15 +6,15 @@
 //! rule knows. What counts is the submission: it is scored on the hidden validation where the task has one. No language model
 //! is asked; [`AutoMl`](crate::AutoMl) does this first on a task with a repository and gives a model what was learned.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 use mlgym_journal::{Judge, Outcome, ValidationScore, Verdict, VerdictStage};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::steps::{explain, last_line, must, put_all, quote, run_baseline, step, submit};
+use crate::steps::{
+    explain, last_line, must, put_all, quote, run_baseline, step, submit, validated, verdict,
+};
 
 mod programs;
 mod survey;
@@ -165,19 +165,14 @@ async fn try_programs(
     if all.is_empty() {
         let reason =
             "neither the instruction nor the README names a command, and no program that trains lies there";
-        context.verdict(verdict(
-            VerdictStage::Plan,
-            "programs",
-            Outcome::Failed,
-            Judge::Rule,
-            reason.to_owned(),
-        ))?;
+        let about = (VerdictStage::Plan, "programs", 0);
+        context.verdict(verdict(about, Outcome::Failed, Judge::Rule, reason.to_owned()))?;
         account.told.push(reason.to_owned());
         return Ok(Some(account));
     }
     for program in &all {
-        let reason = program.commands.join("; ");
-        context.verdict(verdict(VerdictStage::Plan, &program.name, Outcome::Passed, Judge::Rule, reason))?;
+        let about = (VerdictStage::Plan, program.name.as_str(), 0);
+        context.verdict(verdict(about, Outcome::Passed, Judge::Rule, program.commands.join("; ")))?;
     }
     let goal = task.metric.goal;
     let baseline = task.metric.baseline;
@@ -226,9 +221,10 @@ async fn try_programs(
 /// be done, what lies there stays.
 pub(crate) async fn restore(environment: &mut dyn Environment) -> Result<bool, AgentError> {
     let submission = quote(&environment.task().submission);
+    // A file takes the other's place at once.
     let command = format!(
-        "mkdir -p \"$(dirname {submission})\" && rm -rf {submission}.mlgym && cp -a {WORK}/best {submission}.mlgym && rm -rf \
-         {submission} && mv {submission}.mlgym {submission}"
+        "mkdir -p \"$(dirname {submission})\" && rm -rf {submission}.mlgym && cp -a {WORK}/best {submission}.mlgym && \
+         {{ [ ! -d {submission} ] || rm -rf {submission}; }} && mv -fT {submission}.mlgym {submission}"
     );
     Ok(step(environment, Action::shell(command)).await?.is_some())
 }
@@ -289,11 +285,11 @@ impl Work<'_> {
         }
         let Some(ran) = self.run_all(&program.name, &program.commands).await? else { return Ok(None) };
         if let Err(reason) = ran {
-            self.conclude(VerdictStage::Execution, &program.name, Outcome::Failed, reason, None)?;
+            self.conclude(VerdictStage::Execution, &program.name, Outcome::Failed, reason)?;
             return Ok(Some(None));
         }
         let reason = format!("ran to its end: {}", program.commands.join("; "));
-        self.conclude(VerdictStage::Execution, &program.name, Outcome::Passed, reason, None)?;
+        self.conclude(VerdictStage::Execution, &program.name, Outcome::Passed, reason)?;
         let Some(mut found) = self.collect().await? else { return Ok(None) };
         if found.is_none() {
             let places = Places { given: &self.survey.given, submission: self.submission };
@@ -305,7 +301,7 @@ impl Work<'_> {
                     return Ok(None);
                 };
                 if let Err(reason) = ran {
-                    self.conclude(VerdictStage::Execution, &command, Outcome::Failed, reason, None)?;
+                    self.conclude(VerdictStage::Execution, &command, Outcome::Failed, reason)?;
                     continue;
                 }
                 let Some(now) = self.collect().await? else { return Ok(None) };
@@ -317,7 +313,7 @@ impl Work<'_> {
         }
         let Some(found) = found else {
             let reason = format!("it ran and left nothing at {}", self.submission);
-            self.conclude(VerdictStage::Implementation, &program.name, Outcome::Failed, reason, None)?;
+            self.conclude(VerdictStage::Implementation, &program.name, Outcome::Failed, reason)?;
             return Ok(Some(None));
         };
         self.measure(program, &found).await
@@ -333,27 +329,21 @@ impl Work<'_> {
         let stage = VerdictStage::Implementation;
         if self.context.meter.remaining().validations <= self.allowance.validations_left {
             let reason = format!("wrote {found}; there is no validation left to check it with");
-            self.conclude(stage, &program.name, Outcome::Passed, reason, None)?;
+            self.conclude(stage, &program.name, Outcome::Passed, reason)?;
             return Ok(reached(None));
         }
         let Some(seen) = step(self.environment, Action::Validate).await? else { return Ok(None) };
         match (seen.validation, seen.error) {
             (Some(score), _) => {
                 let metric = &self.environment.task().metric;
-                let is_better = metric.goal.better(score.raw, metric.baseline);
-                let word = if is_better { "better than" } else { "no better than" };
-                let reason = format!(
-                    "{} is {:.5} on the validation split, {word} the naive baseline's {:.5} (from {found})",
-                    score.metric, score.raw, metric.baseline
-                );
-                let outcome = if is_better { Outcome::Passed } else { Outcome::Failed };
-                self.conclude(stage, &program.name, outcome, reason, Some(&score))?;
+                let verdict = validated((&program.name, 0), metric, &score, &format!(" (from {found})"));
+                self.tell(verdict)?;
                 Ok(reached(Some(score)))
             }
             (None, error) => {
                 let reason = error.unwrap_or_else(|| "the submission has no score".to_owned());
                 let reason = format!("what it wrote ({found}) is not accepted: {reason}");
-                self.conclude(stage, &program.name, Outcome::Failed, reason, None)?;
+                self.conclude(stage, &program.name, Outcome::Failed, reason)?;
                 Ok(Some(None))
             }
         }
@@ -456,10 +446,11 @@ impl Work<'_> {
         Ok(Some(last_line::<Collected>(&seen).and_then(|collected| collected.found)))
     }
 
-    /// Keeps a copy of the submission; `false` when the episode is over.
+    /// Keeps a copy of the submission; `false` when the episode is over. Where that cannot be done, it still lies where it was
+    /// written.
     async fn keep(&mut self) -> Result<bool, AgentError> {
         let command = format!("rm -rf {WORK}/best && cp -a {} {WORK}/best", quote(self.submission));
-        Ok(must(self.environment, "keep the submission", Action::shell(command)).await?.is_some())
+        Ok(step(self.environment, Action::shell(command)).await?.is_some())
     }
 
     fn conclude(
@@ -468,12 +459,14 @@ impl Work<'_> {
         subject: &str,
         outcome: Outcome,
         reason: String,
-        score: Option<&ValidationScore>,
     ) -> Result<(), AgentError> {
-        self.told.push(format!("{subject}: {reason}"));
-        let measured = score.map(|score| [(score.metric.clone(), score.raw)].into()).unwrap_or_default();
-        self.context
-            .verdict(Verdict { measured, ..verdict(stage, subject, outcome, Judge::Execution, reason) })
+        self.tell(verdict((stage, subject, 0), outcome, Judge::Execution, reason))
+    }
+
+    /// Puts a verdict into the journal and into the account.
+    fn tell(&mut self, verdict: Verdict) -> Result<(), AgentError> {
+        self.told.push(format!("{}: {}", verdict.subject, verdict.reason));
+        self.context.verdict(verdict)
     }
 }
 
@@ -483,9 +476,4 @@ fn signature(text: &str) -> String {
     let last = text.trim().lines().last().unwrap_or_default();
     let place = places.next_back().unwrap_or_default();
     format!("{place} {last}")
-}
-
-fn verdict(stage: VerdictStage, subject: &str, outcome: Outcome, judge: Judge, reason: String) -> Verdict {
-    let (evidence, measured) = (Vec::new(), BTreeMap::new());
-    Verdict { stage, subject: subject.to_owned(), round: 0, outcome, judge, reason, evidence, measured }
 }

@@ -1,6 +1,9 @@
 //! Steps that several agents take.
 
+use std::collections::BTreeMap;
+
 use mlgym::{Action, AgentError, Environment, Observation};
+use mlgym_journal::{Judge, Metric, Outcome, ValidationScore, Verdict, VerdictStage};
 
 /// Takes a step; `None` when the episode is over: a budget was used up, or the submission was taken.
 pub(crate) async fn step(
@@ -53,6 +56,39 @@ pub(crate) fn put_all(bundle: &str, files: &[(String, String)]) -> [Action; 2] {
 /// Writes a text as one word of a shell's line.
 pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A verdict that rests on nothing but its reason.
+pub(crate) fn verdict(
+    (stage, subject, round): (VerdictStage, &str, u32),
+    outcome: Outcome,
+    judge: Judge,
+    reason: String,
+) -> Verdict {
+    let (evidence, measured) = (Vec::new(), BTreeMap::new());
+    Verdict { stage, subject: subject.to_owned(), round, outcome, judge, reason, evidence, measured }
+}
+
+/// The verdict on a submission that was scored on the validation split: it passes where it is better than the task's naive
+/// baseline. `more` is said behind that.
+pub(crate) fn validated(
+    (subject, round): (&str, u32),
+    metric: &Metric,
+    score: &ValidationScore,
+    more: &str,
+) -> Verdict {
+    let is_better = metric.goal.better(score.raw, metric.baseline);
+    let outcome = if is_better { Outcome::Passed } else { Outcome::Failed };
+    let word = if is_better { "better than" } else { "no better than" };
+    let reason = format!(
+        "{} is {:.5} on the validation split, {word} the naive baseline's {:.5}{more}",
+        score.metric, score.raw, metric.baseline
+    );
+    let measured = [(score.metric.clone(), score.raw)].into();
+    Verdict {
+        measured,
+        ..verdict((VerdictStage::Implementation, subject, round), outcome, Judge::Execution, reason)
+    }
 }
 
 /// Reads the last line of a script's output as JSON.

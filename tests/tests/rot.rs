@@ -179,18 +179,32 @@ async fn what_the_repositorys_program_wrote_is_handed_in_where_the_pipelines_res
 
 #[tokio::test]
 async fn a_repository_whose_program_nobody_can_mend_gets_the_baseline_and_says_why() {
-    for (files, reason) in [
+    let unknown = "import zzz_solver\n\nif __name__ == '__main__':\n    zzz_solver.solve()\n";
+    let hanging = "import time\n\nif __name__ == '__main__':\n    time.sleep(1000)\n";
+    // What it is watched with is gone when the next one is to be tried.
+    let sweeping =
+        "import shutil\n\nif __name__ == '__main__':\n    shutil.rmtree('/tmp/mlgym-repository')\n";
+    for (files, wall, reason, judged) in [
+        (&[("train.py", unknown)][..], 900.0, "zzz_solver is not installed", "zzz_solver is not installed"),
+        (&[("train.py", hanging)][..], 40.0, "did not end in its time", "did not end in its time"),
         (
-            &[("train.py", "import zzz_solver\n\nif __name__ == '__main__':\n    zzz_solver.solve()\n")][..],
-            "zzz_solver is not installed",
+            &[("main.py", sweeping), ("train.py", unknown)][..],
+            900.0,
+            "cannot be watched any more",
+            "it ran and left nothing",
         ),
         (
             &[("notes.txt", "nothing runs here\n")][..],
+            900.0,
             "neither the instruction nor the README names a command",
+            "no program that trains lies there",
         ),
     ] {
         let lab = Lab::new().await;
         let ready = ready(&lab, files, "Write an answer.\n").await;
+        let mut task = ready.task.as_ref().clone();
+        task.budgets.wall_s = Some(wall);
+        let ready = Arc::new(ReadyTask { task: Arc::new(task), ..ready.as_ref().clone() });
         let plan = lab.plan(&ready.task);
         let agents: Arc<dyn AgentFactory> =
             Arc::new(|_: &EpisodePlan| Some(Box::new(Repository) as Box<dyn Agent>));
@@ -201,7 +215,7 @@ async fn a_repository_whose_program_nobody_can_mend_gets_the_baseline_and_says_w
         assert!(
             view.verdicts
                 .iter()
-                .any(|verdict| verdict.outcome == Outcome::Failed && verdict.reason.contains(reason)),
+                .any(|verdict| verdict.outcome == Outcome::Failed && verdict.reason.contains(judged)),
             "{:?}",
             view.verdicts
         );

@@ -1,8 +1,6 @@
 //! Tasks that no pipeline is for, with a model: a planner writes steps, an operation agent carries them out by actions, and
 //! what lies there in the end is judged by the hidden validation. What fails goes back to both with the reason.
 
-use std::collections::BTreeMap;
-
 use mlgym::{Action, AgentError, Environment, Observation};
 use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
 use schemars::JsonSchema;
@@ -15,7 +13,7 @@ use crate::automl::prompts;
 use crate::models::Model;
 use crate::react::{Errand, React, ReactOptions, Worked};
 use crate::repository::Account;
-use crate::steps::step;
+use crate::steps::{step, validated, verdict};
 
 /// Rounds of revision after the first.
 const ROUNDS: u32 = 2;
@@ -154,15 +152,15 @@ async fn plan(
     let (outline, verdict) = match question.ask(Outline::check).await {
         Ok(answer) => {
             let reason = format!("{}; {} steps", answer.value.why, answer.value.steps.len());
-            let verdict =
-                verdict(VerdictStage::Plan, &answer.value.name, round, Outcome::Passed, Judge::Model, reason);
+            let about = (VerdictStage::Plan, answer.value.name.as_str(), round);
+            let verdict = verdict(about, Outcome::Passed, Judge::Model, reason);
             (Some(answer.value.clone()), Verdict { evidence: vec![answer.evidence()], ..verdict })
         }
         Err(AskError::Unusable { reason, .. }) => {
             let reason = format!("the planner's answers cannot be used: {reason}");
             (
                 None,
-                verdict(VerdictStage::Plan, "a plan in words", round, Outcome::Failed, Judge::Rule, reason),
+                verdict((VerdictStage::Plan, "a plan in words", round), Outcome::Failed, Judge::Rule, reason),
             )
         }
         Err(AskError::Model(error)) => return Err(error.into()),
@@ -179,7 +177,7 @@ async fn judge(
     round: u32,
 ) -> Result<Option<Verdict>, AgentError> {
     let judged = |outcome, reason| {
-        verdict(VerdictStage::Implementation, name, round, outcome, Judge::Execution, reason)
+        verdict((VerdictStage::Implementation, name, round), outcome, Judge::Execution, reason)
     };
     if pipeline.context.meter.remaining().validations == 0 {
         let reason = "the task has no validation left to check it with".to_owned();
@@ -187,31 +185,9 @@ async fn judge(
     }
     let Some(seen) = step(environment, Action::Validate).await? else { return Ok(None) };
     Ok(Some(match (seen.validation, seen.error) {
-        (Some(score), _) => {
-            let metric = &pipeline.task.metric;
-            let is_better = metric.goal.better(score.raw, metric.baseline);
-            let outcome = if is_better { Outcome::Passed } else { Outcome::Failed };
-            let word = if is_better { "better than" } else { "no better than" };
-            let reason = format!(
-                "{} is {:.5} on the validation split, {word} the naive baseline's {:.5}",
-                score.metric, score.raw, metric.baseline
-            );
-            Verdict { measured: [(score.metric, score.raw)].into(), ..judged(outcome, reason) }
-        }
+        (Some(score), _) => validated((name, round), &pipeline.task.metric, &score, ""),
         (None, error) => {
             judged(Outcome::Failed, error.unwrap_or_else(|| "the submission has no score".to_owned()))
         }
     }))
-}
-
-fn verdict(
-    stage: VerdictStage,
-    subject: &str,
-    round: u32,
-    outcome: Outcome,
-    judge: Judge,
-    reason: String,
-) -> Verdict {
-    let (evidence, measured) = (Vec::new(), BTreeMap::new());
-    Verdict { stage, subject: subject.to_owned(), round, outcome, judge, reason, evidence, measured }
 }

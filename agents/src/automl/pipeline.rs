@@ -151,7 +151,12 @@ impl Pipeline<'_> {
         let (dataset, mut knowledge) = match known {
             Ok(known) => known,
             Err(Stop::Fallback(reason)) if self.model.is_some() => {
-                self.read_request(None).await?;
+                let request = self.read_request(None).await?;
+                let constraints = self.demands(&request)?;
+                self.conclude(
+                    &constraints,
+                    &["nothing measures it on a task without a pipeline".to_owned()],
+                )?;
                 return Ok(Winner::NoPipeline(reason));
             }
             Err(stop) => return Err(stop),
@@ -207,7 +212,7 @@ impl Pipeline<'_> {
                 Ok(Winner::Trunk)
             }
             None => {
-                let nothing = "no model was measured: the baseline is handed in".to_owned();
+                let nothing = "no model was measured".to_owned();
                 self.conclude(&known.constraints, &[nothing])?;
                 Err(Stop::Fallback(reason))
             }

@@ -97,7 +97,8 @@ impl Survey {
     /// What whoever plans and works should know of it beside that: each a title and lines.
     pub(crate) fn background(&self) -> Vec<(&'static str, Vec<String>)> {
         let missing = self.missing.iter().flat_map(|missing| missing.lines.iter().cloned()).collect();
-        let readme: Vec<String> = self.readme.lines().take(MOST_README).map(str::to_owned).collect();
+        let cut = |line: &str| line.chars().take(MOST_LINE).collect();
+        let readme: Vec<String> = self.readme.lines().take(MOST_README).map(cut).collect();
         let all = [
             ("Imports of modules that are not there", missing),
             ("Names that what is installed does not have (before anything was mended)", self.lost.clone()),
@@ -107,5 +108,6 @@ impl Survey {
     }
 }
 
-/// Lines of a README that are told on.
+/// Lines of a README that are told on, and letters of each.
 const MOST_README: usize = 120;
+const MOST_LINE: usize = 300;
