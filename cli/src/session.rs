@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlgym::episode::run_labels;
+use mlgym::reaper::ReapError;
 use mlgym::{Allowed, Stage};
 use mlgym_journal::{Home, RunId};
 use mlgym_leaderboard::Leaderboard;
@@ -154,13 +155,23 @@ impl Session {
         RootfsStore::new(home.cache().join("images"))
     }
 
-    /// Removes what killed runs left behind, and says so.
+    /// Removes what killed runs left behind, and says so. What cannot be removed is no reason not to work beside it.
     pub(crate) async fn reap(&self, engine: &Engine, home: &Home) -> Result<(), Failure> {
-        let removed = mlgym::reaper::reap(engine.backend.as_ref(), home).await?;
-        if removed > 0 {
-            say(format!("removed {removed} containers that an earlier run left behind"));
+        match mlgym::reaper::reap(engine.backend.as_ref(), home).await {
+            Ok(0) => Ok(()),
+            Ok(removed) => {
+                say(format!("removed {removed} containers that an earlier run left behind"));
+                Ok(())
+            }
+            Err(ReapError::Sandbox(error)) => {
+                let reason = Failure::from(ReapError::Sandbox(error)).text();
+                say(format!(
+                    "{reason}\nwhat is left takes memory and disk; `mlgym clean` tries again, at best after a restart of the engine"
+                ));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Makes the stage of a run.

@@ -13,6 +13,9 @@ pub mod agent;
 pub mod environment;
 pub mod episode;
 pub mod meter;
+#[cfg(test)]
+#[path = "../benches/nowhere/mod.rs"]
+mod nowhere;
 pub mod ready;
 pub mod reaper;
 pub mod recorder;

@@ -40,17 +40,20 @@ pub async fn reap(backend: &dyn Backend, home: &Home) -> Result<usize, ReapError
     Ok(removed)
 }
 
-/// Removes sandboxes, several at once: an engine takes a good part of a second for each. Returns their number.
+/// Removes sandboxes, several at once: an engine takes a good part of a second for each. Returns their number; one that cannot
+/// be removed is an error once all others are gone.
 async fn remove_all(backend: &dyn Backend, sandboxes: &[SandboxSummary]) -> Result<usize, SandboxError> {
     const AT_ONCE: usize = 8;
     let removals: Vec<_> = sandboxes.iter().map(|sandbox| backend.remove(&sandbox.id)).collect();
     let mut removals = stream::iter(removals).buffer_unordered(AT_ONCE);
-    let mut removed = 0;
+    let (mut removed, mut failed) = (0, None);
     while let Some(outcome) = removals.next().await {
-        outcome?;
-        removed += 1;
+        match outcome {
+            Ok(()) => removed += 1,
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Ok(removed)
+    failed.map_or(Ok(removed), Err)
 }
 
 /// Tells whether a live process runs what these labels name.
@@ -71,4 +74,21 @@ pub async fn remove_run(backend: &dyn Backend, home: &Home, run: &RunId) -> Resu
         backend.remove_snapshot(&snapshot.id).await?;
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nowhere::Nowhere;
+    use mlgym_sandbox::SandboxId;
+
+    #[tokio::test]
+    async fn one_that_cannot_be_removed_keeps_nobody_from_removing_the_others() {
+        let backend = Nowhere::default();
+        let of = |name: &str| SandboxSummary { id: SandboxId(name.to_owned()), labels: BTreeMap::new() };
+        let error = remove_all(&backend, &[of("first"), of("stuck"), of("last")]).await.unwrap_err();
+        assert!(error.to_string().contains("stuck"), "{error}");
+        let removed: Vec<_> = backend.removed.lock().unwrap().iter().map(|id| id.0.clone()).collect();
+        assert_eq!(removed, ["first", "last"]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -98,9 +98,14 @@ impl Sandbox for Nothing {
     }
 }
 
-/// Makes such sandboxes: with somebody to be told, commands go on until they are interrupted.
+/// Makes such sandboxes.
 #[derive(Debug, Default)]
-pub(crate) struct Nowhere(pub(crate) Option<Arc<Notify>>);
+pub(crate) struct Nowhere {
+    /// With somebody to be told, commands go on until they are interrupted.
+    pub(crate) begun: Option<Arc<Notify>>,
+    /// What was removed. A sandbox named `stuck` never is.
+    pub(crate) removed: Mutex<Vec<SandboxId>>,
+}
 
 #[async_trait]
 impl Backend for Nowhere {
@@ -113,7 +118,7 @@ impl Backend for Nowhere {
     }
 
     async fn create(&self, _: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
-        Ok(Box::new(Nothing { id: SandboxId("nothing".to_owned()), begun: self.0.clone() }))
+        Ok(Box::new(Nothing { id: SandboxId("nothing".to_owned()), begun: self.begun.clone() }))
     }
 
     async fn restore(&self, spec: &SandboxSpec, _: &Snapshot) -> Result<Box<dyn Sandbox>, SandboxError> {
@@ -132,7 +137,11 @@ impl Backend for Nowhere {
         Ok(Vec::new())
     }
 
-    async fn remove(&self, _: &SandboxId) -> Result<(), SandboxError> {
+    async fn remove(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        if id.0 == "stuck" {
+            return Err(absent(id));
+        }
+        self.removed.lock().unwrap().push(id.clone());
         Ok(())
     }
 

@@ -6,16 +6,14 @@ use tokio::sync::Notify;
 
 use super::*;
 
-#[path = "../../benches/nowhere/mod.rs"]
-mod nowhere;
-
-use nowhere::{Nowhere, ground};
+use crate::nowhere::{Nowhere, ground};
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_run_does_not_wait_for_a_repository_that_is_checked_out_ahead() {
     let directory = tempfile::tempdir().unwrap();
     let begun = Arc::new(Notify::new());
-    let ground = ground(directory.path(), "", true, Nowhere(Some(begun.clone())));
+    let ground =
+        ground(directory.path(), "", true, Nowhere { begun: Some(begun.clone()), ..Nowhere::default() });
     let episode = ground.plan.episode.clone();
     let stop = CancellationToken::new();
     let queue = WarmQueue::new(stop.clone(), [ground]);
