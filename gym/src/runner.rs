@@ -1,8 +1,8 @@
 //! Runs the episodes of a plan, several at once, and finishes what an earlier process left unfinished.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mlgym_journal::run::{RunError, RunLock};
@@ -138,6 +138,9 @@ pub fn parallelism<'a>(facts: &EngineFacts, tasks: impl IntoIterator<Item = &'a 
     by_cpus.min(by_memory).clamp(1, 64)
 }
 
+/// What a turn came to: the episode's number in the plan, and its row where there is one.
+type Turn = Result<Option<(usize, Option<EpisodeRecord>)>, RunnerError>;
+
 impl Runner {
     /// Runs the plan's episodes that are not over yet. The caller holds the run's lock.
     pub async fn run(
@@ -155,22 +158,30 @@ impl Runner {
             }
         }
         let warm = Arc::new(WarmQueue::new(self.cancel.clone(), queue));
-        let mut episodes = JoinSet::new();
+        let mut waiting = VecDeque::new();
         for (index, plan) in manifest.episodes.iter().enumerate() {
             let task = ready.get(&plan.task).ok_or_else(|| RunnerError::NotReady(plan.episode.clone()))?;
-            let (runner, plan) = (self.clone(), plan.clone());
-            let seat = Seat { ready: task.clone(), warm: warm.clone() };
-            let (manifest, slots) = (manifest.clone(), slots.clone());
+            waiting.push_back((index, plan.clone(), Seat { ready: task.clone(), warm: warm.clone() }));
+        }
+        let mut episodes = JoinSet::new();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in &manifest.episodes {
+            let runner = self.clone();
+            let (manifest, slots, waiting) = (manifest.clone(), slots.clone(), waiting.clone());
             episodes.spawn(async move {
                 let slot = tokio::select! {
                     slot = slots.acquire_owned() => slot.ok(),
                     () = runner.cancel.cancelled() => None,
                 };
+                // Whoever has a slot takes the next episode, so that they begin in the order of the plan: what is compared
+                // is planned side by side.
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some((index, plan, seat)) = next else { return Ok(None) };
                 let record = match slot {
                     Some(_slot) => runner.episode(&manifest, plan, seat).await?,
                     None => runner.finished(&manifest, &plan)?,
                 };
-                Ok((index, record))
+                Ok(Some((index, record)))
             });
         }
         let outcome = self.gather(manifest, episodes).await;
@@ -184,7 +195,7 @@ impl Runner {
     async fn gather(
         &self,
         manifest: &RunManifest,
-        mut episodes: JoinSet<Result<(usize, Option<EpisodeRecord>), RunnerError>>,
+        mut episodes: JoinSet<Turn>,
     ) -> Result<RunReport, RunnerError> {
         let mut records: Vec<Option<EpisodeRecord>> = vec![None; manifest.episodes.len()];
         let mut failure = None;
@@ -204,7 +215,8 @@ impl Runner {
             };
             match joined {
                 None => break,
-                Some(Ok(Ok((index, record)))) => records[index] = record,
+                Some(Ok(Ok(Some((index, record))))) => records[index] = record,
+                Some(Ok(Ok(None))) => {}
                 Some(Ok(Err(error))) => {
                     failure.get_or_insert(error);
                     self.cancel.cancel();

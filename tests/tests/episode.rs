@@ -417,3 +417,41 @@ async fn what_befalls_a_sandbox_between_two_commands_is_told_once() {
     assert_eq!((told(6, "not carried over"), told(8, "not carried over")), (1, 0), "{seen:#?}");
     assert_eq!(seen[7].stdout.content, "[]\n");
 }
+
+#[tokio::test]
+async fn a_number_that_no_metric_can_carry_is_the_submissions_fault() {
+    // Its square is infinite: an error that is no number would be the grader's, and cost the agent nothing.
+    let lab = Lab::new().await;
+    let ready = lab.built_in("starter", "diabetes").await;
+    let huge = "awk -F, 'NR == 1 { print } NR > 1 { print $1 \",1e200\" }' /data/sample_submission.csv > submission.csv";
+    let plan = lab.plan(&ready.task);
+    let actions = factory(vec![sh(huge), Action::Submit]);
+    let report = lab.run(&plan, ready, actions, CancellationToken::new()).await.unwrap();
+    let record = &report.records[0];
+    assert_eq!(record.status, EpisodeStatus::Rejected, "{:?}", record.reason);
+    assert!(record.reason.as_ref().unwrap().contains("between -1e+100 and 1e+100"), "{:?}", record.reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn episodes_begin_in_the_order_of_the_plan() {
+    let lab = Lab::new().await;
+    let task = lab.task("");
+    let mut plan = lab.plan(&task);
+    plan.parallel = 1;
+    for seed in 1..8 {
+        let mut next = plan.episodes[0].clone();
+        next.seed = seed;
+        next.episode = mlgym_journal::EpisodeId::of(&next.agent, &next.task, seed).unwrap();
+        plan.episodes.push(next);
+    }
+    let begun = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let agents = {
+        let begun = begun.clone();
+        Arc::new(move |plan: &EpisodePlan| {
+            begun.lock().unwrap().push(plan.seed);
+            Some(Box::new(Scripted(vec![Action::Submit])) as Box<dyn Agent>)
+        })
+    };
+    lab.run(&plan, lab.ready(&task), agents, CancellationToken::new()).await.unwrap();
+    assert_eq!(*begun.lock().unwrap(), (0..8).collect::<Vec<_>>());
+}

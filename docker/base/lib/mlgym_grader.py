@@ -18,6 +18,7 @@ import sys
 
 LOGS = pathlib.Path("/logs/verifier")
 NOBODY = 65534
+MOST = 1e100
 
 
 def split():
@@ -85,12 +86,13 @@ def read_table(columns, ids, id_column="id", numeric=True):
     if numeric:
         for column in columns:
             numbers = pd.to_numeric(table[column], errors="coerce")
-            bad = ~numbers.map(math.isfinite)
+            # A square of more than that is no number any more, and a score that is none is nobody's.
+            bad = ~numbers.map(lambda number: math.isfinite(number) and abs(number) <= MOST)
             if bad.any():
                 where = table.index[bad][0]
                 reject(
                     f"{path.name} has {table.loc[where, column]!r} in the column {column} for the {id_column} "
-                    f"{where!r}; a finite number is needed"
+                    f"{where!r}; a finite number between {-MOST:g} and {MOST:g} is needed"
                 )
             table[column] = numbers.astype(float)
     return table
