@@ -29,6 +29,7 @@ mod stack;
 mod tape;
 pub mod text_tools;
 
+pub(crate) use api::providers_failure;
 pub use api::{Completion, Finish, Message, Model, ModelError, Request, Sampling, Tool, ToolChoice};
 pub use chat::ChatCompletions;
 pub use clock::{RecordedClock, ReplayedClock};

@@ -42,7 +42,8 @@ pub(super) fn at(text: &str, name: &str) -> Result<ModelSpec, ConfigError> {
         return refuse("it holds a query, which would be written down: keys come from the environment");
     }
     let host = url.host_str().unwrap_or_default();
-    let key = match key_of(host) {
+    // Nor does one go over the network in the open.
+    let key = match key_of(host).filter(|_| url.scheme() == "https") {
         Some(variable) => KeySource::Env(variable.to_owned()),
         None => KeySource::OptionalEnv(ANY_KEY.to_owned()),
     };
@@ -62,20 +63,21 @@ pub(super) fn at(text: &str, name: &str) -> Result<ModelSpec, ConfigError> {
     })
 }
 
-/// The variable in which the key of a well-known provider is, so that no key goes to another's address.
+/// The variables in which the keys of well-known providers are, so that no key goes to another's address.
+const KEYS: [(&str, &str); 9] = [
+    ("api.openai.com", "OPENAI_API_KEY"),
+    ("api.anthropic.com", "ANTHROPIC_API_KEY"),
+    ("openrouter.ai", "OPENROUTER_API_KEY"),
+    ("api.mistral.ai", "MISTRAL_API_KEY"),
+    ("api.deepseek.com", "DEEPSEEK_API_KEY"),
+    ("api.groq.com", "GROQ_API_KEY"),
+    ("api.together.xyz", "TOGETHER_API_KEY"),
+    ("api.x.ai", "XAI_API_KEY"),
+    ("generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+];
+
 fn key_of(host: &str) -> Option<&'static str> {
-    Some(match host {
-        "api.openai.com" => "OPENAI_API_KEY",
-        "api.anthropic.com" => "ANTHROPIC_API_KEY",
-        "openrouter.ai" => "OPENROUTER_API_KEY",
-        "api.mistral.ai" => "MISTRAL_API_KEY",
-        "api.deepseek.com" => "DEEPSEEK_API_KEY",
-        "api.groq.com" => "GROQ_API_KEY",
-        "api.together.xyz" => "TOGETHER_API_KEY",
-        "api.x.ai" => "XAI_API_KEY",
-        "generativelanguage.googleapis.com" => "GEMINI_API_KEY",
-        _ => return None,
-    })
+    KEYS.into_iter().find(|(of, _)| *of == host).map(|(_, variable)| variable)
 }
 
 #[cfg(test)]

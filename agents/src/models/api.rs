@@ -341,6 +341,12 @@ impl From<ModelError> for mlgym::AgentError {
     }
 }
 
+/// Says what the provider did, where that is why an agent failed: not a recording that lacks an answer, and no budget.
+pub(crate) fn providers_failure(error: &mlgym::AgentError) -> Option<&ModelError> {
+    let mlgym::AgentError::Model(error) = error else { return None };
+    error.downcast_ref::<ModelError>().filter(|error| error.is_providers())
+}
+
 impl Request {
     /// Returns the request without what does not decide the answer: the asides and the asker's name.
     pub fn bare(&self) -> Self {

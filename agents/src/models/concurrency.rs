@@ -60,8 +60,9 @@ impl Permits {
         limit
     }
 
-    /// Waits until one more request may be sent.
-    pub async fn acquire(self: &Arc<Self>) -> Permit {
+    /// Waits until one more request may be sent. Where the provider wants a pause that lasts beyond the deadline, it says
+    /// at once how long that is.
+    pub async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Duration> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -72,11 +73,12 @@ impl Permits {
                 let pause = state.pause_until.filter(|until| *until > Instant::now());
                 if pause.is_none() && f64::from(state.in_flight + 1) <= state.limit.max(1.0) {
                     state.in_flight += 1;
-                    return Permit { permits: self.clone(), lowered: state.lowered };
+                    return Ok(Permit { permits: self.clone(), lowered: state.lowered });
                 }
                 pause
             };
             match pause {
+                Some(until) if until >= deadline => return Err(until - Instant::now()),
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => changed.await,
             }
@@ -116,27 +118,31 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
+    async fn acquired(permits: &Arc<Permits>) -> Permit {
+        permits.acquire(Instant::now() + Duration::from_secs(600)).await.unwrap()
+    }
+
     #[tokio::test]
     async fn the_limit_grows_with_answers_and_is_halved_once_by_a_burst_of_refusals() {
         let permits = Permits::new(4, 8);
         let mut held = Vec::new();
         for _ in 0..4 {
-            held.push(permits.acquire().await);
+            held.push(acquired(&permits).await);
         }
-        assert!(permits.acquire().now_or_never().is_none(), "a fifth must wait");
+        assert!(acquired(&permits).now_or_never().is_none(), "a fifth must wait");
         for permit in held {
             permit.limited(None);
         }
         assert_eq!(permits.limit(), 2);
-        let (first, second) = (permits.acquire().await, permits.acquire().await);
-        assert!(permits.acquire().now_or_never().is_none(), "a third must wait");
+        let (first, second) = (acquired(&permits).await, acquired(&permits).await);
+        assert!(acquired(&permits).now_or_never().is_none(), "a third must wait");
         first.limited(None);
         assert_eq!(permits.limit(), 1);
         drop(second);
-        permits.acquire().await.limited(None);
+        acquired(&permits).await.limited(None);
         assert_eq!(permits.limit(), 1, "one is always sent");
         for _ in 0..200 {
-            permits.acquire().await.answered();
+            acquired(&permits).await.answered();
         }
         assert_eq!(permits.limit(), 8);
     }
@@ -144,17 +150,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_asks_while_the_provider_wants_a_pause() {
         let permits = Permits::new(4, 8);
-        permits.acquire().await.limited(Some(Duration::from_secs(30)));
+        acquired(&permits).await.limited(Some(Duration::from_secs(30)));
         let before = Instant::now();
-        drop(permits.acquire().await);
+        drop(acquired(&permits).await);
         assert_eq!(before.elapsed(), Duration::from_secs(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_beyond_the_deadline_is_told_at_once() {
+        let permits = Permits::new(4, 8);
+        acquired(&permits).await.limited(Some(Duration::from_secs(3600)));
+        let before = Instant::now();
+        let told = permits.acquire(before + Duration::from_secs(600)).await;
+        assert_eq!(told.unwrap_err(), Duration::from_secs(3600));
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]
     async fn whoever_waits_goes_on_when_a_permit_is_dropped() {
         let permits = Permits::new(1, 1);
-        let held = permits.acquire().await;
-        let waiting = permits.acquire();
+        let held = acquired(&permits).await;
+        let waiting = acquired(&permits);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);

@@ -96,20 +96,36 @@ struct Alias {
 }
 
 /// The models that a user has given names.
+///
+/// The file of the home is the user's own. That of the working directory may be anybody's, who put it into a repository: it
+/// can take no name that stands for something else, and no key but a provider's for that provider, or one that it brings.
 #[derive(Debug, Default)]
 pub struct Aliases {
-    /// Those of the nearer file first.
-    files: Vec<(PathBuf, Content)>,
+    files: Vec<File>,
+}
+
+/// One `mlgym.toml`.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    content: Content,
+    /// Whether it is the home's.
+    is_own: bool,
 }
 
 impl Aliases {
-    /// Reads the `mlgym.toml` of each directory that has one; those of earlier directories go before.
-    pub fn load<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self, ConfigError> {
+    /// Reads the `mlgym.toml` of the working directory and that of the home, where there are any.
+    pub fn load(working: &Path, home: &Path) -> Result<Self, ConfigError> {
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        let (near, own) = (working.join(FILE), home.join(FILE));
+        let is_one = place(&near).is_some_and(|near| Some(near) == place(&own));
         let mut files = Vec::new();
-        for directory in directories {
-            let path = directory.join(FILE);
+        for (path, is_own) in [(near, is_one), (own, true)].into_iter().skip(usize::from(is_one)) {
             match std::fs::read_to_string(&path) {
-                Ok(text) => files.push((path.clone(), parse(&path, &text)?)),
+                Ok(text) => {
+                    let content = parse(&path, &text)?;
+                    files.push(File { path, content, is_own });
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => return Err(ConfigError::File { path, source }),
             }
@@ -119,15 +135,22 @@ impl Aliases {
 
     /// The aliases' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().flat_map(|(_, content)| content.models.keys().map(String::as_str))
+        self.files.iter().flat_map(|file| file.content.models.keys().map(String::as_str))
     }
 
-    /// Finds the model that a text names.
+    /// Finds the model that a text names. What names a provider's model or an address is never an alias: a file that lies
+    /// in a foreign directory could send the provider's key elsewhere.
     pub fn find(&self, text: &str) -> Result<ModelSpec, ConfigError> {
-        for (path, content) in &self.files {
-            if let Some(alias) = content.models.get(text) {
-                return alias.spec(text, path);
+        let mut named = self.files.iter().filter_map(|file| Some((file, file.content.models.get(text)?)));
+        match (named.next(), named.next()) {
+            (Some((file, alias)), None) => return alias.spec(text, file),
+            (Some((file, _)), Some((own, _))) => {
+                let (path, alias) = (file.path.clone(), text.to_owned());
+                let reason =
+                    format!("{} has an alias of that name, too: name one otherwise", own.path.display());
+                return Err(ConfigError::Alias { path, alias, reason });
             }
+            (None, _) => {}
         }
         if text.contains("://") {
             let named = text.split_once('#').filter(|(_, name)| !name.is_empty());
@@ -144,7 +167,8 @@ impl Aliases {
 }
 
 impl Alias {
-    fn spec(&self, alias: &str, path: &Path) -> Result<ModelSpec, ConfigError> {
+    fn spec(&self, alias: &str, file: &File) -> Result<ModelSpec, ConfigError> {
+        let path = &file.path;
         let wrong =
             |reason: String| ConfigError::Alias { path: path.to_owned(), alias: alias.to_owned(), reason };
         let spec = match &self.url {
@@ -154,6 +178,12 @@ impl Alias {
             })?,
         };
         self.check().map_err(|reason| wrong(reason.to_owned()))?;
+        if alias.contains("://") || provider(alias).is_some() {
+            return Err(wrong(
+                "it is named as a provider's model or an address is: name it otherwise".to_owned(),
+            ));
+        }
+        let spec = if file.is_own { spec } else { self.kept_apart(spec, path).map_err(wrong)? };
         let key = match (&self.key_env, &self.key_file) {
             (Some(variable), None) => KeySource::Env(variable.clone()),
             (None, Some(file)) => KeySource::File(found_from(file, path)),
@@ -172,6 +202,30 @@ impl Alias {
             timeout_s: self.timeout_s,
             ..spec
         })
+    }
+
+    /// Checks that a foreign file sends no key of the user's to where it does not belong: a provider has its own, and
+    /// another host has what lies beside the file, or none.
+    fn kept_apart(&self, spec: ModelSpec, path: &Path) -> Result<ModelSpec, String> {
+        let home = "; an alias in the mlgym.toml of the home may";
+        if let Some(variable) = &self.key_env
+            && !matches!(&spec.key, KeySource::Env(own) if own == variable)
+        {
+            return Err(format!("it may not send {variable} to {}{home}", spec.url));
+        }
+        let place = |path: &Path| std::fs::canonicalize(path).ok();
+        let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let lies_there = |key: PathBuf| Some(place(&key)?.starts_with(place(directory)?));
+        if let Some(key) = &self.key_file
+            && lies_there(found_from(key, path)) == Some(false)
+        {
+            return Err(format!("its `key_file` lies outside of its directory{home}"));
+        }
+        let key = match spec.key {
+            KeySource::OptionalEnv(_) => KeySource::None,
+            key => key,
+        };
+        Ok(ModelSpec { key, ..spec })
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -253,7 +307,7 @@ mod tests {
     fn aliases(text: &str) -> Result<Aliases, ConfigError> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(FILE), text).unwrap();
-        Aliases::load([directory.path()])
+        Aliases::load(Path::new("/nonexistent"), directory.path())
     }
 
     #[test]
@@ -277,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_says_all_and_the_nearer_file_goes_before() {
+    fn an_alias_says_all() {
         let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(
             near.path().join(FILE),
@@ -286,9 +340,10 @@ mod tests {
              price = { prompt = 1.0, completion = 2.0 }\n",
         )
         .unwrap();
-        let text = "[models.fast]\nname = \"openai/gpt-4o\"\n[models.far]\nname = \"openai/gpt-4o\"\nkey_env = \"K\"\n";
+        std::fs::write(near.path().join("key"), "k").unwrap();
+        let text = "[models.far]\nname = \"openai/gpt-4o\"\nkey_env = \"K\"\n";
         std::fs::write(far.path().join(FILE), text).unwrap();
-        let both = Aliases::load([near.path(), far.path()]).unwrap();
+        let both = Aliases::load(near.path(), far.path()).unwrap();
         let fast = both.find("fast").unwrap();
         assert_eq!(fast.key, KeySource::File(near.path().join("key")));
         assert_eq!(
@@ -301,6 +356,53 @@ mod tests {
         assert_eq!(distant.key, KeySource::Env("K".to_owned()));
         let plan = serde_json::to_value(&fast).unwrap();
         assert_eq!(serde_json::from_value::<ModelSpec>(plan).unwrap(), fast);
+    }
+
+    #[test]
+    fn a_file_of_a_foreign_directory_takes_no_name_and_no_key() {
+        let (near, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let find = |text: &str, of_home: &str, name: &str| {
+            std::fs::write(near.path().join(FILE), text).unwrap();
+            std::fs::write(own.path().join(FILE), of_home).unwrap();
+            Aliases::load(near.path(), own.path())?.find(name)
+        };
+        let check = |text: &str, of_home: &str, name: &str, expected: &str| {
+            let error = find(text, of_home, name).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        };
+        let evil = "url = \"https://evil.example/v1\"\nname = \"gpt-4o\"\n";
+        let fast = "[models.fast]\nname = \"openai/gpt-4o\"\n";
+        for name in ["openai/gpt-4o", "https://api.openai.com/v1#gpt-4o"] {
+            check(&format!("[models.{name:?}]\n{evil}"), "", name, "name it otherwise");
+        }
+        check(&format!("[models.fast]\n{evil}"), fast, "fast", "has an alias of that name, too");
+        let theirs = format!("[models.m]\n{evil}key_env = \"OPENAI_API_KEY\"\n");
+        check(&theirs, "", "m", "may not send OPENAI_API_KEY to https://evil.example/v1");
+        let outside = own.path().join("key");
+        std::fs::write(&outside, "k").unwrap();
+        check(&format!("[models.m]\n{evil}key_file = {outside:?}\n"), "", "m", "outside of its directory");
+        std::fs::write(near.path().join("key"), "k").unwrap();
+        for variable in ["MY_KEY", "GITHUB_TOKEN", "MLGYM_API_KEY"] {
+            let text = format!("[models.m]\n{evil}key_env = \"{variable}\"\n");
+            check(&text, "", "m", &format!("may not send {variable}"));
+        }
+        let plain =
+            "[models.m]\nurl = \"http://api.openai.com/v1\"\nname = \"x\"\nkey_env = \"OPENAI_API_KEY\"\n";
+        check(plain, "", "m", "may not send OPENAI_API_KEY to http://");
+        // Nor is any key sent that nobody speaks of.
+        let quiet = find(&format!("[models.m]\n{evil}"), "", "m").unwrap();
+        assert_eq!(quiet.key, KeySource::None);
+        let sound = [
+            (format!("[models.m]\n{evil}key_file = \"key\"\n"), String::new()),
+            ("[models.m]\nname = \"openai/x\"\nkey_env = \"OPENAI_API_KEY\"\n".to_owned(), String::new()),
+            // Who wrote it into the home wants it so, as for a gateway.
+            (String::new(), theirs),
+        ];
+        for (text, of_home) in sound {
+            find(&text, &of_home, "m").unwrap();
+        }
+        std::fs::write(own.path().join(FILE), fast).unwrap();
+        Aliases::load(own.path(), own.path()).unwrap().find("fast").unwrap();
     }
 
     #[test]

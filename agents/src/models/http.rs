@@ -251,7 +251,6 @@ impl Endpoint {
 
     /// What a provider said, in one line, without the key.
     fn said(&self, text: &str) -> String {
-        let told = tell(text);
-        self.secret.as_ref().map_or_else(|| told.clone(), |secret| secret.scrub(&told))
+        tell(text, |text| self.secret.as_ref().map_or_else(|| text.to_owned(), |secret| secret.scrub(text)))
     }
 }

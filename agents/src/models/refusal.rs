@@ -98,8 +98,9 @@ pub(super) fn error_status(error: &Value) -> Option<StatusCode> {
     })
 }
 
-/// Finds the message in what a provider says when it fails: its own words, the title of a page, or the beginning.
-pub(super) fn tell(text: &str) -> String {
+/// Finds the message in what a provider says when it fails: its own words, the title of a page, or the beginning. What
+/// must not be told is scrubbed of it before it is shortened, which could leave the beginning of a key.
+pub(super) fn tell(text: &str, scrub: impl Fn(&str) -> String) -> String {
     let json: Option<Value> = serde_json::from_str(text).ok();
     let message = json.as_ref().and_then(message_of);
     let page = || {
@@ -112,6 +113,7 @@ pub(super) fn tell(text: &str) -> String {
     let told = message.or_else(|| if is_page { page() } else { None }).unwrap_or_else(|| text.to_owned());
     let line: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
     let line: String = line.chars().filter(|char| !char.is_control()).collect();
+    let line = scrub(&line);
     match line.char_indices().nth(500) {
         _ if line.is_empty() => "it said nothing".to_owned(),
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_a_provider_says_is_found_wherever_it_says_it() {
-        let check = |text: &str, expected: &str| assert_eq!(tell(text), expected);
+        let check = |text: &str, expected: &str| assert_eq!(tell(text, str::to_owned), expected);
         check(r#"{"error": {"message": "no such model", "type": "x"}}"#, "no such model");
         check(r#"{"error": "no such model"}"#, "no such model");
         check(r#"{"detail": "Not Found"}"#, "Not Found");
@@ -158,7 +160,10 @@ mod tests {
         check("<html><head><TITLE>502 Bad Gateway</TITLE>…", "an HTML page titled \"502 Bad Gateway\"");
         check("upstream\u{1b}[31m failed\n", "upstream[31m failed");
         check("", "it said nothing");
-        assert_eq!(tell(&"x".repeat(9000)).chars().count(), 501);
+        assert_eq!(tell(&"x".repeat(9000), str::to_owned).chars().count(), 501);
+        let (before, scrub) = ("x".repeat(495), |text: &str| text.replace("sk-\"1234567", "[key]"));
+        let told = tell(&format!("{{\"message\": \"{before}sk-\\\"1234567\"}}"), scrub);
+        assert_eq!(told, format!("{before}[key]"));
     }
 
     #[test]

@@ -61,7 +61,13 @@ impl Retried {
             model: self.name().to_owned(),
             seconds: begun.elapsed().as_secs_f64(),
         };
-        let permit = timeout_at(deadline, self.permits.acquire()).await.map_err(timed_out)?;
+        let permit = timeout_at(deadline, self.permits.acquire(deadline)).await.map_err(timed_out)?;
+        // Another asker was told so.
+        let permit = permit.map_err(|after| ModelError::Limited {
+            model: self.name().to_owned(),
+            reason: format!("its provider wants no request for another {} s", after.as_secs()),
+            after: Some(after),
+        })?;
         let until =
             Instant::now().checked_add(self.policy.per_attempt).map_or(deadline, |end| end.min(deadline));
         let answer = timeout_at(until, self.model.complete(request)).await.map_err(timed_out)?;
@@ -199,6 +205,19 @@ mod tests {
         let (answer, took) = ask([Some(limited(Some(3600)))]).await;
         assert!(matches!(answer, Err(ModelError::Limited { .. })), "{answer:?}");
         assert_eq!(took, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_the_same_provider_next_does_not_wait_beyond_its_deadline_either() {
+        let failures = [Some(limited(Some(3600)))];
+        let model = Arc::new(Failing(Mutex::new(failures.into_iter().collect())));
+        let asker = Retried::new(model, RetryPolicy::within(Duration::from_secs(60)), Permits::new(4, 4));
+        let before = Instant::now();
+        for _ in 0..2 {
+            let error = asker.complete(&Request::default()).await.unwrap_err();
+            assert!(matches!(error.cause(), ModelError::Limited { after: Some(_), .. }), "{error:?}");
+        }
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,7 +132,7 @@ impl Choice {
 }
 
 fn aliases(home: &Home) -> Result<Aliases, Failure> {
-    Ok(Aliases::load([Path::new(""), home.root()])?)
+    Ok(Aliases::load(Path::new(""), home.root())?)
 }
 
 fn absolute(path: &Path) -> PathBuf {
