@@ -26,8 +26,9 @@ use survey::Survey;
 const WORK: &str = "/tmp/mlgym-repository";
 
 /// The programs that it brings into the sandbox, by name.
-pub const SCRIPTS: [(&str, &str); 10] = [
+pub const SCRIPTS: [(&str, &str); 11] = [
     ("survey.py", include_str!("repository/python/survey.py")),
+    ("notebook.py", include_str!("repository/python/notebook.py")),
     ("collect.py", include_str!("repository/python/collect.py")),
     ("repository_files.py", include_str!("repository/python/repository_files.py")),
     ("mend.py", include_str!("repository/python/mend.py")),
@@ -147,7 +148,8 @@ async fn try_programs(
             return Ok(None);
         }
     }
-    let Some(seen) = step(environment, Action::shell(format!("python {WORK}/survey.py"))).await? else {
+    let survey = format!("python {WORK}/survey.py {}", quote(&environment.task().submission));
+    let Some(seen) = step(environment, Action::shell(survey)).await? else {
         return Ok(None);
     };
     let mut account = Account::default();

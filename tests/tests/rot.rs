@@ -128,6 +128,33 @@ async fn a_rotten_program_runs_again_and_what_it_writes_is_measured() {
     }
 }
 
+/// A notebook as somebody left it, with what only a notebook understands, and with what has rotted since.
+const NOTEBOOK: &str = r##"{"nbformat": 4, "metadata": {"kernelspec": {"name": "python3", "language": "python"}}, "cells": [
+  {"cell_type": "markdown", "source": ["# Tide"]},
+  {"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install pandas\n", "from __future__ import print_function\n",
+    "import numpy as np\n", "import pandas as pd\n", "table = pd.read_csv('/home/author/tide/train.csv')"]},
+  {"cell_type": "code", "source": ["%%time\n", "x = table[['a', 'b']].as_matrix().astype(np.float)\n", "display(x[:2])\n",
+    "names = !ls\n", "note = '''\n", "%not a magic\n", "'''"]},
+  {"cell_type": "code", "source": "%cd ..\nopen('answer.txt', 'w').write('score %.2f' % (0.4 * (len(x) == 40)))"}
+]}"##;
+
+#[tokio::test]
+async fn a_notebook_is_a_program_as_well() {
+    let lab = Lab::new().await;
+    let files = [
+        ("README.md", "# Tide\n\nSee the notebook.\n"),
+        ("work/the tide.ipynb", NOTEBOOK),
+        ("r.ipynb", "{}"),
+    ];
+    let ready = ready(&lab, &files, "Write an answer, as the notebook does.\n").await;
+    let agents = Arc::new(|_: &EpisodePlan| Some(Box::new(Repository) as Box<dyn Agent>));
+    let (record, view) = run(&lab, ready, agents).await;
+    assert_eq!(record.raw, Some(0.4), "{record:?}: {:?}", view.verdicts);
+    let of_it =
+        view.verdicts.iter().filter(|verdict| verdict.subject == "work/the tide.ipynb" && verdict.passed());
+    assert_eq!(of_it.count(), 3, "{:?}", view.verdicts);
+}
+
 /// A grader that has little liking for tables.
 #[tokio::test]
 async fn what_the_repositorys_program_wrote_is_handed_in_where_the_pipelines_result_is_not_better() {
@@ -252,12 +279,15 @@ impl Agent for MendTest {
         context: &mut Context,
     ) -> Result<(), AgentError> {
         environment.reset(context.seed).await?;
-        let test = ("mendtest.py", include_str!("repository_cases/mendtest.py"));
-        for (name, content) in SCRIPTS.into_iter().chain([test]) {
+        let tests = [
+            ("mendtest.py", include_str!("repository_cases/mendtest.py")),
+            ("notebooktest.py", include_str!("repository_cases/notebooktest.py")),
+        ];
+        for (name, content) in SCRIPTS.into_iter().chain(tests) {
             let write = Action::Write { path: format!("/tmp/{name}"), content: content.to_owned() };
             assert!(environment.step(write).await?.observation.is_ok());
         }
-        let command = "python /tmp/mendtest.py /tmp/mend.py".to_owned();
+        let command = "python /tmp/notebooktest.py && python /tmp/mendtest.py /tmp/mend.py".to_owned();
         let run = Action::Shell { command, timeout: Some(840.0), background: false };
         *self.0.lock().unwrap() = Some(environment.step(run).await?.observation);
         Ok(())

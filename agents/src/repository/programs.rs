@@ -319,6 +319,13 @@ pub(crate) fn programs(instruction: &str, survey: &Survey, places: Places<'_>) -
             });
         }
     }
+    for one in &survey.notebooks {
+        // It was written to be run where it lies.
+        let (place, name) = one.script.rsplit_once('/').unwrap_or(("", &one.script));
+        let inside = if place.is_empty() { String::new() } else { format!("cd {} && ", word(place)) };
+        let commands = vec![format!("{inside}python {}", word(name))];
+        found.push(Program { name: one.notebook.clone(), commands });
+    }
     let mut seen = BTreeSet::new();
     found.retain(|program| !program.commands.is_empty() && seen.insert(program.commands.clone()));
     found.truncate(MOST);
@@ -354,7 +361,7 @@ pub(crate) fn predictors(survey: &Survey, places: Places<'_>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::survey::OptionOf;
+    use crate::repository::survey::{Notebook, OptionOf};
 
     const README: &str = r#"
 # Tide
@@ -467,5 +474,21 @@ and never `rm -rf /`. See `python --version`.
             ]
         );
         assert!(programs("", &Survey::default(), places(&given)).is_empty());
+        let notebook =
+            |script: &str, notebook: &str| Notebook { script: script.into(), notebook: notebook.into() };
+        let notebooks = vec![
+            notebook("work/the model_notebook.py", "work/the model.ipynb"),
+            notebook("eda_notebook.py", "eda.ipynb"),
+        ];
+        let all = programs("", &Survey { notebooks, ..Survey::default() }, places(&given));
+        let commands: Vec<_> =
+            all.iter().map(|program| (program.name.as_str(), program.commands.join("; "))).collect();
+        assert_eq!(
+            commands,
+            [
+                ("work/the model.ipynb", "cd work && python 'the model_notebook.py'".to_owned()),
+                ("eda.ipynb", "python eda_notebook.py".to_owned()),
+            ]
+        );
     }
 }

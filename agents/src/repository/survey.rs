@@ -17,6 +17,9 @@ pub(crate) struct Survey {
     pub(crate) given: Vec<String>,
     /// Programs that can be started.
     pub(crate) entries: Vec<Entry>,
+    /// Its notebooks, those that write a submission first.
+    #[serde(default)]
+    pub(crate) notebooks: Vec<Notebook>,
     /// What it says that it needs.
     pub(crate) requirements: Vec<Requirement>,
     /// Modules that it imports, and that neither it nor the image has.
@@ -36,6 +39,15 @@ pub(crate) struct Entry {
     pub(crate) module: Option<String>,
     /// Its arguments, as far as they are written out.
     pub(crate) options: Vec<OptionOf>,
+}
+
+/// A notebook whose code lies beside it as a script.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Notebook {
+    /// The script.
+    pub(crate) script: String,
+    /// The notebook.
+    pub(crate) notebook: String,
 }
 
 /// An argument of a program.
@@ -83,7 +95,8 @@ impl Survey {
             .collect();
         let unreadable =
             self.unreadable.iter().map(|file| format!("{} ({})", file.file, file.reason)).collect();
-        let entries = self.entries.iter().map(|entry| entry.path.clone()).collect();
+        let notebooks = self.notebooks.iter().map(|one| one.notebook.clone());
+        let entries = self.entries.iter().map(|entry| entry.path.clone()).chain(notebooks).collect();
         format!(
             "{} files, {} of Python; programs: {}; required and not installed: {}; files that this Python cannot read: {}",
             self.files,

@@ -1,6 +1,7 @@
-"""survey.py: says as JSON what lies in the repository of the working directory.
+"""survey.py SUBMISSION: says as JSON what lies in the repository of the working directory, and what writes such a file.
 
-Nothing of the repository is imported or run: its files are read, and Python's are parsed. Only what is installed beside it is
+Nothing of the repository is imported or run: its files are read, and Python's are parsed. A notebook's code is written beside
+it as a script. Only what is installed beside it is
 imported, to tell which of the names that the files use are not there any more.
 """
 
@@ -15,6 +16,7 @@ import re
 import sys
 import tomllib
 
+from notebook import place_all
 from repository_files import MOST_BYTES, UNREADABLE, decoded, is_plain, listed, own_modules, parsed, python_files, words_of
 
 MOST_TEXT = 40_000
@@ -206,6 +208,15 @@ def is_test(name):
     return bool(re.search(r"(^|/)(tests?/|test_|conftest|setup\.py)", name))
 
 
+def notebooks(files, submission):
+    """The scripts of its notebooks, those first that write a file called as the submission is, then those that write a table
+    at all, and what is no notebook of Python's."""
+    wanted = os.path.basename(submission)
+    order = lambda name, text: (not (wanted and wanted in text), ".to_csv(" not in text, not is_called_so(name), name)
+    placed, refused = place_all(files, order)
+    return [{"script": script, "notebook": name} for script, name in placed], refused
+
+
 def table_first(paths):
     """The paths of all tables and, after them, those of some other files."""
     plain = sorted(path for path in map(str, paths) if is_plain(path))
@@ -246,13 +257,15 @@ def main():
                     missing.setdefault(top, []).append(f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}")
         if is_entry and not is_test(name):
             entries.append({"path": name, "module": module_name(name, files), "options": options})
+    of_notebooks, refused = notebooks(files, sys.argv[1] if len(sys.argv) > 1 else "")
+    unreadable += refused
     readme = next((name for name in files if re.fullmatch(r"readme(\.\w+)?", name, re.I)), None)
     makefile = next((name for name in files if name.lower() == "makefile"), None)
     targets = re.findall(r"^([A-Za-z][\w-]*):(?!=)", text_of(makefile), re.M) if makefile else []
     print(json.dumps({
         "files": len(files), "python": len(python),
         "readme": text_of(readme) if readme else "", "targets": targets,
-        "given": table_first(path for path in GIVEN.rglob("*") if path.is_file()), "entries": entries,
+        "given": table_first(path for path in GIVEN.rglob("*") if path.is_file()), "entries": entries, "notebooks": of_notebooks,
         "requirements": requirements(files), "unreadable": unreadable,
         "missing": [{"module": module, "lines": lines[:6]} for module, lines in sorted(missing.items())],
         "lost": sorted(set(lost))[:MOST_LOST],
