@@ -86,8 +86,10 @@ impl Workshop {
             CommandEnd::Interrupted => return Err(SandboxError::Cancelled.into()),
             end => {
                 let text = format!("{}{}", output.stdout.to_text(), output.stderr.to_text());
+                let smaller = "a table of fewer rows or columns, or Parquet in place of CSV, takes less";
                 let end = match end {
-                    CommandEnd::Exited(137) => "a kill, as when memory runs out".to_owned(),
+                    CommandEnd::Exited(137) => format!("a kill, as when memory runs out: {smaller}"),
+                    CommandEnd::TimedOut | CommandEnd::DiskFull => format!("{}: {smaller}", describe(end)),
                     end => describe(end),
                 };
                 return Err(OwnError::Preparation { data, end, output: last_lines(&text) });

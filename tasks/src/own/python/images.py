@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 from table import Unreadable, open_table
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 # The longest side that is learnt from.
 SIDE = 32
+# Directories that are parts of a collection, and not classes.
+TRAINING = ("train", "training")
+PARTS = {*TRAINING, "test", "testing", "val", "valid", "validation", "dev"}
 MOST_IMAGES = 60_000
 MOST_PIXELS = 60_000_000
 
@@ -159,16 +162,40 @@ def _labelled(root, request, said):
     paths = files_in(root)
     if not paths:
         raise Unreadable(f"{request['file']} holds no images: put them in a directory for each class, or beside a table of labels")
-    top = [path for path in paths if path.parent == root]
     tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".csv", ".tsv", ".parquet")]
     if request["target"] and tables:
         return _by_table(root, tables, paths, request, said), len(paths)
+    root, paths = _classes_in(root, paths, request, said)
+    top = [path for path in paths if path.parent == root]
     if len(top) == len(paths):
         hint = f"say --target COLUMN to use {tables[0].name}" if tables else "put them in a directory for each class"
         raise Unreadable(f"{request['file']} holds {len(paths)} images and no directories that would be their classes: {hint}")
     if top:
         said.append(f"{len(top):,} images lie in no class's directory and are left out")
     return [(path, path.relative_to(root).parts[0]) for path in paths if path.parent != root], len(paths)
+
+
+def _classes_in(root, paths, request, said):
+    """Where the directories of the classes are, and the images there: below a directory that holds all of them, and in the
+    training part where somebody has divided the images."""
+    while True:
+        below = {}
+        for path in paths:
+            parts = path.relative_to(root).parts
+            below.setdefault(parts[0] if len(parts) > 1 else None, []).append(len(parts))
+        names = [name for name in below if name is not None]
+        if len(below) == 1 and names and max(below[names[0]]) > 2:
+            only = names[0]
+        elif len(names) > 1 and all(name.lower() in PARTS for name in names):
+            only = next((name for name in names if name.lower() in TRAINING and max(below[name]) > 2), None)
+            if only is None:
+                raise Unreadable(f"the directories of {request['file']} are {', '.join(sorted(names))}, which are no classes: name the directory that holds a directory for each class")
+            others = ", ".join(f"{name}/" for name in sorted(names) if name != only)
+            said.append(f"{only}/ is learnt from and divided anew; {others} is left aside")
+        else:
+            return root, paths
+        root = root / only
+        paths = [path for path in paths if path.is_relative_to(root)]
 
 
 def _by_table(root, tables, paths, request, said):

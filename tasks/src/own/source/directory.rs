@@ -13,7 +13,8 @@ use crate::own::{OwnError, io};
 use crate::prepare::regular_files;
 
 /// The endings of images that can be read.
-pub(super) const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif"];
+pub(super) const IMAGES: [&str; 11] =
+    ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm"];
 
 /// Directories of what was installed: the user's files are elsewhere.
 const INSTALLED: [&str; 5] = ["venv", ".venv", "node_modules", "site-packages", "__pycache__"];
