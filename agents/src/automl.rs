@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 
-use crate::models::{EpisodeModel, Model};
+use crate::models::{EpisodeModel, Model, providers_failure};
 use crate::react::React;
 use crate::repository::{self, Account, Allowance};
 use crate::steps::{run_baseline, step, submit};
@@ -86,13 +86,15 @@ impl Agent for AutoMl {
         };
         let mut engine = Engine::new(environment, context, &first.remaining);
         if let Some(seconds) = self.options.train_seconds() {
-            // What a repository's own program took is no training of ours.
-            let spent = account.as_ref().map_or(0.0, |_| context.elapsed().as_secs_f64());
-            engine.keep_within(spent + seconds);
+            engine.keep_within(seconds);
         }
+        let (winner, is_demanded) = match pipeline.solve(&mut engine).await {
+            Ok((winner, is_demanded)) => (Ok(winner), is_demanded),
+            Err(stop) => (Err(stop), false),
+        };
         // What a repository's own program costs is not measured, so it is no answer to somebody who sets bounds.
-        let rival = account.as_ref().filter(|_| self.options.constraints.is_empty());
-        match pipeline.solve(&mut engine).await {
+        let rival = account.as_ref().filter(|_| !is_demanded);
+        match winner {
             Ok(Winner::Trunk) => hand_in(environment, context, rival).await,
             Ok(Winner::NoPipeline(reason)) => {
                 context.note("operate", format!("{reason}: a model plans and works by itself"))?;
@@ -104,19 +106,24 @@ impl Agent for AutoMl {
                     None => first,
                 };
                 let case = freeform::Case { pipeline: &pipeline, account: account.as_ref() };
-                freeform::solve(case, model.as_ref(), &operator, environment, &first).await
+                match freeform::solve(case, model.as_ref(), &operator, environment, &first).await {
+                    Err(error) if has_reached(account.as_ref()) => match providers_failure(&error) {
+                        Some(failure) => hand_in_own(environment, context, &failure.to_string()).await,
+                        None => Err(error),
+                    },
+                    outcome => outcome,
+                }
             }
             Ok(Winner::Fork(mut branch)) => hand_in(branch.environment.as_mut(), context, rival).await,
             Err(Stop::Over) => Ok(()),
-            Err(Stop::Failed(error)) => Err(error),
-            Err(Stop::Fallback(reason))
-                if account.as_ref().is_some_and(|account| account.reached.is_some()) =>
-            {
-                context.note(
-                    "fallback",
-                    format!("{reason}: hands in what the repository's own program wrote"),
-                )?;
-                if repository::restore(environment).await? { submit(environment).await } else { Ok(()) }
+            Err(Stop::Failed(error)) => match providers_failure(&error) {
+                Some(failure) if has_reached(account.as_ref()) => {
+                    hand_in_own(environment, context, &failure.to_string()).await
+                }
+                _ => Err(error),
+            },
+            Err(Stop::Fallback(reason)) if has_reached(account.as_ref()) => {
+                hand_in_own(environment, context, &reason).await
             }
             Err(Stop::Fallback(reason)) => {
                 context.note("baseline", format!("{reason}: submits the task's baseline"))?;
@@ -124,6 +131,21 @@ impl Agent for AutoMl {
             }
         }
     }
+}
+
+/// Tells whether a repository's own program has written a submission.
+fn has_reached(account: Option<&Account>) -> bool {
+    account.is_some_and(|account| account.reached.is_some())
+}
+
+/// Hands in what the repository's own program wrote, because nothing else came about.
+async fn hand_in_own(
+    environment: &mut dyn Environment,
+    context: &Context,
+    reason: &str,
+) -> Result<(), AgentError> {
+    context.note("fallback", format!("{reason}: hands in what the repository's own program wrote"))?;
+    if repository::restore(environment).await? { submit(environment).await } else { Ok(()) }
 }
 
 /// What came of a repository's own program.
@@ -157,8 +179,11 @@ impl AutoMl {
         let has_other_ways = seen.is_ok() || self.model.is_some();
         let (share, part) = if has_other_ways { (OWN_SHARE, 2) } else { (0.95, 0) };
         let left = context.meter.remaining();
+        // What is demanded of the time is counted from here on.
+        let end =
+            [first.remaining.wall_s, self.options.train_seconds()].into_iter().flatten().reduce(f64::min);
         let allowance = Allowance {
-            until: first.remaining.wall_s.map(|wall| share * wall - 5.0),
+            until: end.map(|end| share * end - 5.0),
             steps_left: left.steps.map_or(0, |steps| steps * part / 4).max(6),
             // One for what comes after, and one to compare the two.
             validations_left: part,

@@ -14,7 +14,9 @@ use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
 use serde_json::json;
 
 use crate::history::{History, HistoryPolicy};
-use crate::models::{Completion, EpisodeModel, Message, Model, ModelError, Request, Sampling, Tool};
+use crate::models::{
+    Completion, EpisodeModel, Message, Model, ModelError, Request, Sampling, Tool, providers_failure,
+};
 use crate::rendering;
 use crate::tools::tools;
 
@@ -126,6 +128,7 @@ impl React {
             in_a_row: 0,
             corrections: BTreeMap::new(),
             complaint: String::new(),
+            has_score: false,
         };
         let outcome = session.drive(environment, context).await;
         let reported = session.report(context);
@@ -163,6 +166,8 @@ struct Session<'a> {
     corrections: BTreeMap<&'static str, u32>,
     /// The last correction.
     complaint: String,
+    /// Whether what lies there has been scored.
+    has_score: bool,
 }
 
 impl Session<'_> {
@@ -172,7 +177,17 @@ impl Session<'_> {
         context: &Context,
     ) -> Result<Worked, AgentError> {
         while self.answers < self.options.max_answers {
-            let completion = self.ask(context).await?;
+            let completion = match self.ask(context).await {
+                Ok(completion) => completion,
+                // What was scored is not lost because its provider, or the conversation's length, is at its end.
+                Err(error) => match providers_failure(&error) {
+                    Some(failure) if self.has_score => {
+                        let what = format!("ask the model any further ({failure})");
+                        return self.give_up(what, environment, context).await;
+                    }
+                    _ => return Err(error),
+                },
+            };
             self.answers += 1;
             if let ControlFlow::Break(worked) = self.turn(&completion, environment, context).await? {
                 return Ok(worked);
@@ -245,6 +260,7 @@ impl Session<'_> {
                     }
                     let seen = transition.observation;
                     (acted, has_failed) = (true, !seen.is_ok());
+                    self.has_score |= seen.validation.is_some();
                     circle = self.loops.push(&action, &seen).or(circle);
                     (rendering::observation(&seen), rendering::aside(&seen))
                 }

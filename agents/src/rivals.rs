@@ -30,6 +30,14 @@ pub enum Rival {
 }
 
 impl Rival {
+    /// All that there are.
+    const ALL: [Self; 2] = [Self::Flaml, Self::RandomForest];
+
+    /// The rival whose agent is called so.
+    pub fn named(agent: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rival| rival.agent() == agent)
+    }
+
     /// The name of its agent.
     pub fn agent(self) -> &'static str {
         match self {
@@ -60,9 +68,7 @@ pub struct Rivals;
 
 impl AgentFactory for Rivals {
     fn create(&self, plan: &EpisodePlan) -> Option<Box<dyn Agent>> {
-        let rival = [Rival::Flaml, Rival::RandomForest]
-            .into_iter()
-            .find(|rival| rival.agent() == plan.agent.as_str());
+        let rival = Rival::named(plan.agent.as_str());
         let seconds = plan.options.get(SECONDS).and_then(serde_json::Value::as_f64);
         match (rival, seconds) {
             (Some(rival), Some(seconds)) => Some(Box::new(RivalAgent { rival, seconds })),

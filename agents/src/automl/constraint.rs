@@ -173,9 +173,9 @@ impl Constraint {
                 None => (false, format!("it was not tried without {library}"), BTreeMap::new()),
                 Some(needed) => {
                     let reason = if *needed {
-                        format!("predict.py fails where {library} cannot be imported")
+                        format!("it fails, or answers something else, where {library} cannot be imported")
                     } else {
-                        format!("predict.py ran where {library} cannot be imported")
+                        format!("it answers the same where {library} cannot be imported")
                     };
                     (!needed, reason, BTreeMap::from([("needed".to_owned(), f64::from(u8::from(*needed)))]))
                 }
@@ -272,8 +272,8 @@ mod tests {
         check(Constraint::Megabytes { bound: 1e9 }, false, "was not measured");
         check(Constraint::TrainSeconds { bound: 1e9 }, false, "was not measured");
         let forbid = |library: &str| Constraint::Forbidden { library: library.to_owned() };
-        check(forbid("torch"), true, "ran where torch");
-        check(forbid("lightgbm"), false, "fails where lightgbm");
+        check(forbid("torch"), true, "the same where torch");
+        check(forbid("lightgbm"), false, "something else, where lightgbm");
         check(forbid("xgboost"), false, "not tried");
     }
 

@@ -10,7 +10,7 @@ use crate::automl::ask::{AskError, Question};
 use crate::automl::hand_in;
 use crate::automl::pipeline::Pipeline;
 use crate::automl::prompts;
-use crate::models::Model;
+use crate::models::{Model, providers_failure};
 use crate::react::{Errand, React, ReactOptions, Worked};
 use crate::repository::Account;
 use crate::steps::{step, validated, verdict};
@@ -89,19 +89,25 @@ pub(crate) async fn solve(
 ) -> Result<(), AgentError> {
     let pipeline = case.pipeline;
     let known = case.known();
-    let mut failure: Option<String> = None;
+    let (mut failure, mut has_score): (Option<String>, bool) = (None, false);
     for round in 0..=ROUNDS {
-        let outline = plan(case, model, failure.as_deref(), round).await?;
-        let brief = match &outline {
-            Some(outline) => outline.brief(failure.as_deref()),
-            None => failure.clone().unwrap_or_default(),
+        let worked =
+            work(case, model, operator, (&mut *environment, first), (failure.as_deref(), &known, round))
+                .await;
+        let name = match worked {
+            Ok((Worked::Over, _)) => return Ok(()),
+            Ok((Worked::Done, name)) => name,
+            Err(error) => match providers_failure(&error) {
+                // What was scored before is not lost with the provider.
+                Some(told) if has_score => {
+                    pipeline.context.note("fallback", format!("{told}: hands in what there is"))?;
+                    return hand_in(environment, pipeline.context, case.account).await;
+                }
+                _ => return Err(error),
+            },
         };
-        let errand = Errand { role: "operation agent", brief: &brief, known: &known, hands_in: false };
-        if operator.work(environment, pipeline.context, first, errand).await? == Worked::Over {
-            return Ok(());
-        }
-        let name = outline.map_or_else(|| "without a plan".to_owned(), |outline| outline.name);
         let Some(verdict) = judge(pipeline, environment, &name, round).await? else { return Ok(()) };
+        has_score |= !verdict.measured.is_empty();
         let (passed, reason) = (verdict.passed(), verdict.reason.clone());
         pipeline.context.verdict(verdict)?;
         if passed {
@@ -111,6 +117,24 @@ pub(crate) async fn solve(
     }
     pipeline.context.note("fallback", "no attempt passed; hands in what there is")?;
     hand_in(environment, pipeline.context, case.account).await
+}
+
+/// Has a plan drawn and carried out; tells how that ended, and the plan's name.
+async fn work(
+    case: Case<'_>,
+    model: &dyn Model,
+    operator: &React,
+    (environment, first): (&mut dyn Environment, &Observation),
+    (failure, known, round): (Option<&str>, &str, u32),
+) -> Result<(Worked, String), AgentError> {
+    let outline = plan(case, model, failure, round).await?;
+    let brief = match &outline {
+        Some(outline) => outline.brief(failure),
+        None => failure.unwrap_or_default().to_owned(),
+    };
+    let errand = Errand { role: "operation agent", brief: &brief, known, hands_in: false };
+    let worked = operator.work(environment, case.pipeline.context, first, errand).await?;
+    Ok((worked, outline.map_or_else(|| "without a plan".to_owned(), |outline| outline.name)))
 }
 
 /// The operation agent's ways.

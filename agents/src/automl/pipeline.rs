@@ -25,7 +25,8 @@ use crate::automl::scripts::slug;
 use crate::automl::search::{self, Attempt, Branch, Demands};
 use crate::automl::{prompts, request};
 use crate::memory::{Experience, Member, Memory, Recollection, Traits};
-use crate::models::Model;
+use crate::models::{Model, providers_failure};
+use crate::steps::verdict;
 
 /// How the pipeline is to work.
 #[derive(Debug, Clone)]
@@ -142,8 +143,8 @@ impl Known {
 }
 
 impl Pipeline<'_> {
-    /// Works up to a submission that is ready to be handed in.
-    pub(crate) async fn solve(&self, engine: &mut Engine<'_>) -> Result<Winner, Stop> {
+    /// Works up to a submission that is ready to be handed in, and tells whether anything was demanded of it.
+    pub(crate) async fn solve(&self, engine: &mut Engine<'_>) -> Result<(Winner, bool), Stop> {
         let known = match engine.dataset().await {
             Ok(dataset) => Engine::knowledge(&dataset).map(|knowledge| (dataset, knowledge)),
             Err(stop) => Err(stop),
@@ -157,7 +158,7 @@ impl Pipeline<'_> {
                     &constraints,
                     &["nothing measures it on a task without a pipeline".to_owned()],
                 )?;
-                return Ok(Winner::NoPipeline(reason));
+                return Ok((Winner::NoPipeline(reason), !constraints.is_empty()));
             }
             Err(stop) => return Err(stop),
         };
@@ -173,6 +174,7 @@ impl Pipeline<'_> {
         let evidence = retrieve(&dataset, &knowledge, &profile, &recollection.evidence());
         let text = format!("{} pieces of evidence", evidence.len());
         self.context.note_with("evidence", text, json!({ "profile": profile, "evidence": evidence }))?;
+        let is_demanded = !constraints.is_empty();
         let known =
             Known { dataset, knowledge, profile, request, evidence, recollection, traits, constraints };
         let mut failures = Vec::new();
@@ -185,8 +187,8 @@ impl Pipeline<'_> {
             let plans = match self.plan(&known, &failures, round).await {
                 Ok(plans) => plans,
                 // A provider that fails costs the revision, and not what was measured before.
-                Err(Stop::Failed(AgentError::Model(error))) if reserve.is_some() => {
-                    self.context.note("plan", format!("no more plans: {error}"))?;
+                Err(Stop::Failed(error)) if reserve.is_some() && providers_failure(&error).is_some() => {
+                    self.context.note("plan", format!("no more plans: {}", chain(&error)))?;
                     break;
                 }
                 Err(stop) => return Err(stop),
@@ -198,9 +200,15 @@ impl Pipeline<'_> {
             };
             let attempts = search::carry_out(engine, self.context, plans, &demands).await?;
             let standing = (&mut failures, &mut reserve);
-            if let Some(winner) = self.choose(engine, attempts, (&known, round), standing).await? {
-                self.conclude(&known.constraints, &[])?;
-                return Ok(winner);
+            match self.choose(engine, attempts, (&known, round), standing).await {
+                Ok(Some(winner)) => {
+                    self.conclude(&known.constraints, &[])?;
+                    return Ok((winner, is_demanded));
+                }
+                Ok(None) => {}
+                // What was measured before stands in the episode's place.
+                Err(Stop::Fallback(reason)) if reserve.is_some() => failures.push(reason),
+                Err(stop) => return Err(stop),
             }
         }
         let reason = failures.last().cloned().unwrap_or_else(|| "no plan could be made".to_owned());
@@ -209,7 +217,7 @@ impl Pipeline<'_> {
                 let text = format!("no plan passed; hands in {}, the best of them ({reason})", reserve.name);
                 self.context.note("fallback", text)?;
                 self.conclude(&known.constraints, &reserve.missed)?;
-                Ok(Winner::Trunk)
+                Ok((Winner::Trunk, is_demanded))
             }
             None => {
                 let nothing = "no model was measured".to_owned();
@@ -451,7 +459,17 @@ impl Pipeline<'_> {
             }
         }
         while !standing.is_empty() {
-            let Some(chosen) = self.select(engine, &mut standing, round).await? else { break };
+            let chosen = match self.select(engine, &mut standing, round).await? {
+                Selected::One(chosen) => chosen,
+                Selected::Nobody => break,
+                Selected::Rejected(index, reason) => {
+                    let mut attempt = standing.swap_remove(index);
+                    failures.push(format!("{}: {reason}", attempt.planned.plan.name));
+                    attempt.execution = None;
+                    fallen.push(attempt);
+                    continue;
+                }
+            };
             let mut attempt = standing.swap_remove(chosen);
             match self.check(engine, &mut attempt, round).await? {
                 Checked::Passed(validated) => {
@@ -603,7 +621,7 @@ impl Pipeline<'_> {
         engine: &mut Engine<'_>,
         attempts: &mut [Attempt],
         round: u32,
-    ) -> Result<Option<usize>, Stop> {
+    ) -> Result<Selected, Stop> {
         let standings: Vec<Standing> = attempts.iter().filter_map(Attempt::standing).collect();
         let contenders = judge::contenders(&standings);
         let mut validated = BTreeMap::new();
@@ -611,16 +629,25 @@ impl Pipeline<'_> {
         // One is kept for the check of what is handed in.
         if contenders.len() > 1 && left > u64::try_from(contenders.len()).unwrap_or(u64::MAX) {
             for index in &contenders {
-                if let Some(score) = attempts[*index].validate(engine).await? {
-                    validated.insert(*index, score.normalised);
+                match attempts[*index].validate(engine).await {
+                    Ok(Some(score)) => {
+                        validated.insert(*index, score.normalised);
+                    }
+                    Ok(None) => {}
+                    Err(Stop::Fallback(reason)) => {
+                        let plan = &attempts[*index].planned.plan.name;
+                        self.context.verdict(unusable(plan, reason.clone(), round))?;
+                        return Ok(Selected::Rejected(*index, reason));
+                    }
+                    Err(stop) => return Err(stop),
                 }
             }
         }
         let Some((chosen, verdict)) = judge::selection(&standings, &contenders, &validated, round) else {
-            return Ok(None);
+            return Ok(Selected::Nobody);
         };
         self.context.verdict(verdict)?;
-        Ok(Some(chosen))
+        Ok(Selected::One(chosen))
     }
 
     /// Checks what would be handed in: its form, and whether the hidden validation agrees.
@@ -631,16 +658,6 @@ impl Pipeline<'_> {
         round: u32,
     ) -> Result<Checked, Stop> {
         let plan = attempt.planned.plan.name.clone();
-        let failed = |reason: String| Verdict {
-            stage: VerdictStage::Implementation,
-            subject: plan.clone(),
-            round,
-            outcome: Outcome::Failed,
-            judge: Judge::Execution,
-            reason,
-            evidence: vec![format!("plan:{plan}")],
-            measured: BTreeMap::new(),
-        };
         let validated = match attempt.make_ready(engine).await {
             Ok(complaint) => {
                 if let Some(reason) = complaint {
@@ -653,7 +670,7 @@ impl Pipeline<'_> {
         let validated = match validated {
             Ok(validated) => validated.map(|score| score.raw),
             Err(Stop::Fallback(reason)) => {
-                self.context.verdict(failed(reason.clone()))?;
+                self.context.verdict(unusable(&plan, reason.clone(), round))?;
                 return Ok(Checked::Unusable(reason));
             }
             Err(stop) => return Err(stop),
@@ -696,6 +713,23 @@ impl Reserve {
     fn is_better_than(&self, other: &Self) -> bool {
         (other.faults, self.score) > (self.faults, other.score)
     }
+}
+
+/// The verdict on a plan whose submission cannot be handed in.
+fn unusable(plan: &str, reason: String, round: u32) -> Verdict {
+    let about = (VerdictStage::Implementation, plan, round);
+    let evidence = vec![format!("plan:{plan}")];
+    Verdict { evidence, ..verdict(about, Outcome::Failed, Judge::Execution, reason) }
+}
+
+/// Who is picked among the plans that passed.
+enum Selected {
+    /// This one.
+    One(usize),
+    /// Before anybody is: the submission of this one was rejected, for this reason.
+    Rejected(usize, String),
+    /// There is none.
+    Nobody,
 }
 
 /// Removes the forks of attempts.

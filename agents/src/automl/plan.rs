@@ -97,6 +97,12 @@ pub struct Execution {
     pub ensemble: Ensemble,
     /// How long it took.
     pub seconds: f64,
+    /// When it was over, in seconds from the episode's start.
+    #[serde(default)]
+    pub ended: f64,
+    /// How long fitting a result's model on all rows may take, in seconds, as its folds let expect.
+    #[serde(default)]
+    pub fits: BTreeMap<String, f64>,
 }
 
 impl Execution {

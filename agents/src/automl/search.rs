@@ -17,9 +17,8 @@ use serde_json::json;
 use crate::automl::constraint::{Constraint, Measured};
 use crate::automl::engine::{Engine, Seat, Stop};
 use crate::automl::judge::{self, Standing};
-use crate::automl::plan::Execution;
+use crate::automl::plan::{Ensemble, Execution};
 use crate::automl::planning::Planned;
-use crate::automl::scripts;
 use crate::dag::{
     Assignment, DagEvent, DagSink, Executor, Expansion, Failure, Inputs, NodeSpec, Planner, Policy,
     RecordError, TaskGraph, Worker,
@@ -62,6 +61,8 @@ pub(crate) struct Attempt {
     pub(crate) branch: Option<Box<Branch>>,
     /// Whether its submission's form was checked, and its model saved where one is asked for.
     pub(crate) is_ready: bool,
+    /// What its ensemble scored.
+    measured: Option<Standing>,
 }
 
 impl Attempt {
@@ -114,11 +115,10 @@ impl Attempt {
         Ok(())
     }
 
-    /// What selection looks at.
+    /// What selection looks at: what was measured before the model that is handed over was fitted, for all plans alike.
     pub(crate) fn standing(&self) -> Option<Standing> {
-        let ensemble = &self.execution.as_ref()?.ensemble;
-        let name = self.planned.plan.name.clone();
-        Some(Standing { name, score: ensemble.score, error: ensemble.error })
+        self.execution.as_ref()?;
+        self.measured.clone()
     }
 
     /// Has its submission scored on the validation split.
@@ -135,13 +135,13 @@ impl Attempt {
     /// Fits its ensemble on all rows and saves it, where the task asks for the model beside the submission. One that cannot
     /// be saved costs the model and not the submission.
     async fn save(&mut self, engine: &mut Engine<'_>) -> Result<Option<String>, Stop> {
-        let Some(execution) = &self.execution else { return Ok(None) };
-        if !engine.environment().task().artifacts.iter().any(|path| path == scripts::MODEL) {
+        let Some(execution) = &mut self.execution else { return Ok(None) };
+        if !engine.hands_over() {
             return Ok(None);
         }
         let saved = match &mut self.branch {
-            Some(branch) => branch.engine().refit(execution).await,
-            None => engine.refit(execution).await,
+            Some(branch) => branch.engine().deliver(execution).await,
+            None => engine.deliver(execution).await,
         };
         match saved {
             Ok(_) => Ok(None),
@@ -193,15 +193,15 @@ impl Demands {
         let (execution, cost) = outcome;
         let measured = Measured {
             metrics: [(self.metric.clone(), execution.ensemble.raw)].into(),
-            train_seconds: Some(execution.seconds),
+            train_seconds: Some(execution.ended),
             ..cost.as_ref().map(measured_cost).unwrap_or_default()
         };
         let here = |demand: &&Constraint| match demand {
             Constraint::Metric { metric, .. } => *metric == self.metric,
-            Constraint::Forbidden { .. } => false,
-            Constraint::MsPerRow { .. } | Constraint::Megabytes { .. } | Constraint::TrainSeconds { .. } => {
-                true
-            }
+            Constraint::Forbidden { .. }
+            | Constraint::MsPerRow { .. }
+            | Constraint::Megabytes { .. }
+            | Constraint::TrainSeconds { .. } => true,
         };
         self.constraints
             .iter()
@@ -215,13 +215,20 @@ impl Demands {
     }
 }
 
+/// Tells whether only a model that was fitted and saved can show it.
 fn is_of_cost(demand: &Constraint) -> bool {
-    matches!(demand, Constraint::MsPerRow { .. } | Constraint::Megabytes { .. })
+    matches!(
+        demand,
+        Constraint::MsPerRow { .. } | Constraint::Megabytes { .. } | Constraint::Forbidden { .. }
+    )
 }
 
 fn measured_cost(cost: &BTreeMap<String, f64>) -> Measured {
     let of = |name: &str| cost.get(name).copied();
-    Measured { ms_per_row: of("ms_per_row"), megabytes: of("mb"), ..Measured::default() }
+    let library =
+        |(name, needed): (&String, &f64)| Some((name.strip_prefix("needed ")?.to_owned(), *needed != 0.0));
+    let needed = cost.iter().filter_map(library).collect();
+    Measured { ms_per_row: of("ms_per_row"), megabytes: of("mb"), needed, ..Measured::default() }
 }
 
 /// Carries plans out. A plan that fails has a failed verdict; only what ends the episode is an error. A single plan of the
@@ -256,14 +263,15 @@ async fn alone(engine: &mut Engine<'_>, planned: &Planned, demands: &Demands) ->
 /// So many results are tried alone where their mixture costs too much.
 const ALONE: usize = 3;
 
-/// Fits a plan's model on all rows and measures what it costs. Where that is more than is demanded, the best results take
-/// the mixture's place, each alone, until one is cheap enough; where none is, it stays the mixture.
+/// Fits a plan's model on all rows and measures what it costs. Where that is more than is demanded, or cannot be done, the
+/// best results take the mixture's place, each alone, until one is cheap enough; where none is, it stays the mixture, with
+/// what could be measured of it.
 async fn affordable(
     engine: &mut Engine<'_>,
     execution: Execution,
     demands: &Demands,
 ) -> Result<(Execution, BTreeMap<String, f64>), Stop> {
-    let whole = cost(engine, &execution).await?;
+    let whole = cost(engine, &execution, demands).await?;
     if demands.afford(&whole) {
         return Ok((execution, whole));
     }
@@ -274,7 +282,7 @@ async fn affordable(
     for trained in order.iter().filter(|trained| !is_alone(&trained.name)).take(ALONE) {
         let ensemble = engine.ensemble(std::slice::from_ref(trained)).await?;
         let alone = Execution { ensemble, ..execution.clone() };
-        let cost = cost(engine, &alone).await?;
+        let cost = cost(engine, &alone, demands).await?;
         if demands.afford(&cost) {
             return Ok((alone, cost));
         }
@@ -283,9 +291,26 @@ async fn affordable(
     Ok((Execution { ensemble, ..execution }, whole))
 }
 
-async fn cost(engine: &mut Engine<'_>, execution: &Execution) -> Result<BTreeMap<String, f64>, Stop> {
-    let refit = engine.refit(execution).await?;
-    engine.cost(&refit).await
+/// What a model costs; nothing where it could not be fitted, saved or used, which keeps no demand.
+async fn cost(
+    engine: &mut Engine<'_>,
+    execution: &Execution,
+    demands: &Demands,
+) -> Result<BTreeMap<String, f64>, Stop> {
+    let libraries: Vec<String> =
+        demands.constraints.iter().filter_map(Constraint::forbids).map(str::to_owned).collect();
+    let seconds = engine.time_for_a_fit();
+    let measured = match engine.refit(execution, 0, seconds).await {
+        Ok(refit) => engine.cost(&refit, &libraries).await,
+        Err(stop) => Err(stop),
+    };
+    match measured {
+        Err(Stop::Fallback(reason)) => {
+            engine.note("measure", &reason)?;
+            Ok(BTreeMap::new())
+        }
+        measured => measured,
+    }
 }
 
 fn attempt(
@@ -298,11 +323,13 @@ fn attempt(
         Ok(outcome) => {
             let mut verdicts = judge::execution(&planned, &outcome.0, demands.round);
             verdicts.extend(demands.judge(&planned.plan.name, &outcome));
-            Attempt { planned, execution: Some(outcome.0), verdicts, branch, is_ready: false }
+            let Ensemble { score, error, .. } = outcome.0.ensemble;
+            let measured = Some(Standing { name: planned.plan.name.clone(), score, error });
+            Attempt { planned, execution: Some(outcome.0), verdicts, branch, is_ready: false, measured }
         }
         Err(reason) => {
             let verdicts = vec![judge::nothing(&planned, reason, demands.round)];
-            Attempt { planned, execution: None, verdicts, branch, is_ready: false }
+            Attempt { planned, execution: None, verdicts, branch, is_ready: false, measured: None }
         }
     }
 }
@@ -396,6 +423,9 @@ impl Worker<Task, Product> for Hands {
                     return Err(Failure::new("there is nothing to measure").permanent());
                 };
                 let measured = affordable(&mut engine, execution.as_ref().clone(), &self.demands).await;
+                // The model that was measured lies there.
+                let seat = engine.seat();
+                branch.seat = seat;
                 let (execution, cost) = measured.map_err(|stop| site.failure(stop))?;
                 Ok(Product::Costed(Box::new(execution), cost))
             }

@@ -22,6 +22,12 @@ const TUNING: f64 = 0.85;
 /// Less than this share of the time is not worth a round of plans.
 const ROUND: f64 = 0.1;
 
+/// The share of what is left at the end that fitting the model which is handed over is expected to take at most.
+const LAST_FIT: f64 = 0.6;
+
+/// The share after which it is given up.
+const LAST_DEADLINE: f64 = 0.75;
+
 /// Less than this is not worth starting anything for.
 const LEAST: f64 = 1.5;
 
@@ -32,7 +38,10 @@ pub(crate) struct TimePlan {
     start: f64,
     /// How long it is.
     total: f64,
+    /// When all should be over.
     budget: f64,
+    /// When the episode is over.
+    wall: f64,
 }
 
 impl TimePlan {
@@ -41,7 +50,7 @@ impl TimePlan {
         let limits = [remaining.wall_s, remaining.compute_s];
         let budget = limits.into_iter().flatten().fold(f64::INFINITY, f64::min);
         let total = if budget.is_finite() { SHARE * budget } else { USUAL };
-        Self { start: 0.0, total, budget }
+        Self { start: 0.0, total, budget, wall: budget }
     }
 
     /// Plans for a budget of at most so many seconds.
@@ -79,6 +88,31 @@ impl TimePlan {
     /// Returns what is left for tuning.
     pub(crate) fn tuning(self, elapsed: Duration) -> Option<f64> {
         self.left(elapsed, TUNING)
+    }
+
+    /// Ends as much earlier as a last fit of so many seconds needs beyond what is left to it anyhow.
+    pub(crate) fn keeping(self, seconds: f64) -> Self {
+        let rest = self.budget - self.start - self.total;
+        Self { total: self.total - ((seconds + LEAST) / LAST_FIT - rest).max(0.0), ..self }
+    }
+
+    /// What is left of the time that was set, or of the episode where hardly any of that is: a model that comes late is
+    /// worth more than none. `None` where nothing says when the end is.
+    fn rest(self, elapsed: Duration) -> Option<f64> {
+        let elapsed = elapsed.as_secs_f64();
+        let end = if self.budget - elapsed >= ROUND * self.budget { self.budget } else { self.wall };
+        end.is_finite().then_some((end - elapsed).max(0.0))
+    }
+
+    /// Returns the seconds that fitting the model which is handed over should take, by what is expected of it.
+    pub(crate) fn last_fit(self, elapsed: Duration) -> Option<f64> {
+        self.rest(elapsed).map(|rest| (LAST_FIT * rest - LEAST).max(LEAST))
+    }
+
+    /// Returns the seconds after which a last fit is given up: some more than were expected, and less than all, so that
+    /// another can be tried and checked.
+    pub(crate) fn last_deadline(self, elapsed: Duration) -> Option<f64> {
+        self.rest(elapsed).map(|rest| (LAST_DEADLINE * rest).max(LEAST))
     }
 
     /// Returns what is left of everything.
@@ -132,9 +166,29 @@ mod tests {
         check(plan(100.0).within(50.0).all(Duration::ZERO), Some(41.0));
         check(plan(100.0).within(200.0).all(Duration::ZERO), Some(82.0));
         check(TimePlan::new(&Remaining::default()).within(50.0).all(Duration::ZERO), Some(41.0));
+        check(plan(100.0).keeping(9.0).all(Duration::ZERO), Some(82.0));
+        check(plan(100.0).keeping(16.5).keeping(16.5).all(Duration::ZERO), Some(70.0));
+        check(TimePlan::new(&Remaining::default()).keeping(99.0).all(Duration::ZERO), Some(USUAL));
+        check(TimePlan::new(&Remaining::default()).last_fit(Duration::from_secs(90)), None);
         assert!(plan(100.0).is_worth_a_round(Duration::from_secs(73)));
         assert!(!plan(100.0).is_worth_a_round(Duration::from_secs(75)));
         assert!(TimePlan::new(&Remaining::default()).is_worth_a_round(Duration::from_secs(999)));
+    }
+
+    #[test]
+    fn a_last_fit_has_the_time_that_was_kept_for_it_and_some_more_before_it_is_given_up() {
+        for (wall, seconds) in [(100.0, 30.0), (300.0, 60.0), (600.0, 200.0)] {
+            let kept = plan(wall).keeping(seconds);
+            let end = Duration::from_secs_f64(kept.start + kept.total);
+            check(kept.last_fit(end), Some(seconds));
+            assert!(kept.last_deadline(end).is_some_and(|deadline| deadline > 1.2 * seconds), "{wall}");
+        }
+        // Of a time that was set, and of the episode's where hardly any of that is left.
+        let set = plan(100.0).within(50.0);
+        check(set.last_fit(Duration::from_secs(40)), Some(4.5));
+        check(set.last_fit(Duration::from_secs(46)), Some(30.9));
+        check(set.last_deadline(Duration::from_secs(60)), Some(30.0));
+        check(plan(100.0).last_fit(Duration::from_secs(99)), Some(LEAST));
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn write_card(text: &mut String, solution: &Solution) -> std::fmt::Result {
         }
         writeln!(text)?;
     }
+    for doubt in &solution.doubts {
+        writeln!(text, "**Beware:** {}.\n", plain(doubt))?;
+    }
     let target = plain(&data.target);
     writeln!(text, "## What it predicts\n")?;
     match &data.written {

@@ -51,6 +51,8 @@ pub struct Solution {
     pub inspection: Option<Inspection>,
     /// How it was judged.
     pub judgement: Judgement,
+    /// What speaks against using it though it passed all checks, a sentence each.
+    pub doubts: Vec<String>,
 }
 
 impl Solution {
@@ -66,6 +68,14 @@ impl Solution {
     /// The primary metric of the delivered predictor on the hidden test rows.
     pub fn score(&self) -> Option<f64> {
         self.judgement.measured.metrics.get(&self.metric.name).copied()
+    }
+
+    /// Says what speaks against using it though it passes all checks: simpler models do better on the same hidden rows.
+    pub fn find_doubts(&self) -> Vec<String> {
+        let own = self.score().or(self.submission);
+        let simpler =
+            [("one prediction for all rows", self.constant()), ("a plain linear model", self.baseline)];
+        own.map_or_else(Vec::new, |own| doubts(&self.metric, own, &simpler))
     }
 
     /// The score of one prediction for all rows.
@@ -106,5 +116,37 @@ impl Solution {
     /// All metrics on the hidden test rows.
     pub fn metrics(&self) -> &BTreeMap<String, f64> {
         &self.judgement.measured.metrics
+    }
+}
+
+fn doubts(metric: &Metric, own: f64, simpler: &[(&str, Option<f64>)]) -> Vec<String> {
+    let better = |(name, score): &(&str, Option<f64>)| {
+        let score = score.filter(|score| metric.goal.better(*score, own))?;
+        Some(format!(
+            "{name} does better on the hidden rows ({} {score:.5} against {own:.5}): use that, more rows or more time",
+            metric.name
+        ))
+    };
+    simpler.iter().filter_map(better).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlgym_journal::Goal;
+
+    #[test]
+    fn a_simpler_model_that_does_better_is_told_of() {
+        let metric = Metric { name: "rmse".into(), goal: Goal::Minimize, baseline: 3.0, reference: 1.0 };
+        let found = |own| doubts(&metric, own, &[("a", Some(3.0)), ("b", Some(2.0)), ("c", None)]);
+        assert_eq!(found(1.5), [""; 0]);
+        assert_eq!(found(2.0), [""; 0], "as good is no doubt");
+        assert_eq!(
+            found(2.5),
+            [
+                "b does better on the hidden rows (rmse 2.00000 against 2.50000): use that, more rows or more time"
+            ]
+        );
+        assert_eq!(found(4.0).len(), 2);
     }
 }

@@ -421,6 +421,26 @@ async fn a_model_that_fails_or_a_budget_that_is_over_ends_it_with_a_report() {
 }
 
 #[tokio::test]
+async fn what_was_scored_is_handed_in_when_the_provider_fails() {
+    let refused =
+        || Some(ModelError::Refused { model: "m".into(), status: 404, reason: "no such model".into() });
+    let answers = [shell("echo 1 > answer.txt"), call("validate", &json!({}))];
+    let model = Odd { script: Scripted::new(answers), most: 99, then: refused };
+    let mut bench = Bench::new(100);
+    bench.run(&mut React::new(Arc::new(model), ReactOptions::default())).await.unwrap();
+    assert!(bench.is_over());
+    let (said, _) = bench.notes("give up").pop().unwrap();
+    assert!(said.contains("submits what there is") && said.contains("no such model"), "{said}");
+    // A budget that is over is told to whoever keeps it, as before.
+    let answers = [shell("echo 1 > answer.txt"), call("validate", &json!({}))];
+    let spent = || Some(ModelError::Budget(BudgetKind::Tokens));
+    let model = Odd { script: Scripted::new(answers), most: 99, then: spent };
+    let mut bench = Bench::new(100);
+    let error = bench.run(&mut React::new(Arc::new(model), ReactOptions::default())).await.unwrap_err();
+    assert!(matches!(error, AgentError::Budget(BudgetKind::Tokens)), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_stopped_run_does_not_wait_for_the_model() {
     let model = Odd { script: Scripted::default(), most: 99, then: || None };
     let mut bench = Bench::new(100);
