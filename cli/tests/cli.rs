@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 fn mlgym(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlgym"));
@@ -722,4 +723,91 @@ fn a_users_program_is_an_agent() {
         1,
         &["agent_error", "ended before the episode, with exit code 4", "broken"],
     );
+}
+
+/// A server that has a file written, and then has it submitted.
+fn two_answers(runtime: &tokio::runtime::Runtime) -> MockServer {
+    let answer = |request: &wiremock::Request| {
+        let asked: serde_json::Value = request.body_json().unwrap();
+        let has_acted = asked["messages"].as_array().unwrap().iter().any(|message| message["role"] == "tool");
+        let (name, arguments) = if has_acted {
+            ("submit", "{}")
+        } else {
+            ("shell", r#"{"command": "echo score 0.625 > answer.txt"}"#)
+        };
+        let call = serde_json::json!({
+            "id": format!("call-{name}"), "type": "function", "function": { "name": name, "arguments": arguments },
+        });
+        ResponseTemplate::new(200).set_body_json(serde_json::json!({
+            "choices": [{ "index": 0, "finish_reason": "tool_calls",
+                          "message": { "role": "assistant", "content": "I act.", "tool_calls": [call] } }],
+            "usage": { "prompt_tokens": 10, "completion_tokens": 5 },
+        }))
+    };
+    runtime.block_on(async {
+        let server = MockServer::start().await;
+        Mock::given(wiremock::matchers::method("POST")).respond_with(answer).mount(&server).await;
+        server
+    })
+}
+
+/// The actions of the only episode of the last run.
+fn actions(home: &Path) -> Vec<serde_json::Value> {
+    let shown = json(&run(home, &["run", "show", "last", "--json"]));
+    let episode = shown[0]["episode"].as_str().unwrap().to_owned();
+    let events = json(&run(home, &["run", "show", "last", "-e", &episode, "--json"]));
+    let events = events.as_array().unwrap().iter();
+    events.filter(|event| event["event"] == "action").map(|event| event["action"].clone()).collect()
+}
+
+#[test]
+fn a_recorded_evaluation_is_replayed_without_its_server() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "true");
+    let recording = home.path().join("rec");
+    let recording = recording.to_str().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = two_answers(&runtime);
+    let model = format!("{}/v1#m", server.uri());
+    let eval = ["eval", "-a", "react", "-t", "one", "--suite", &suite, "--json"];
+    let recorded = run(home.path(), &[&eval[..], &["--model", &model, "--record", recording]].concat());
+    assert_eq!(recorded.status.code(), Some(0), "{}", stderr(&recorded));
+    assert_eq!(json(&recorded)["standings"][0]["mean"], 0.625);
+    let first = actions(home.path());
+    assert_eq!(first.len(), 2, "{first:?}");
+    runtime.block_on(async { drop(server) });
+    for _ in 0..3 {
+        let replayed = run(home.path(), &[&eval[..], &["--replay", recording]].concat());
+        assert_eq!(replayed.status.code(), Some(0), "{}", stderr(&replayed));
+        assert_eq!(json(&replayed)["standings"][0]["mean"], 0.625);
+        assert_eq!(actions(home.path()), first);
+    }
+    // What is asked for and was not recorded is named, and no server is looked for.
+    let other = ["eval", "-a", "react", "-t", "two", "--suite", &suite, "--replay", recording];
+    check(home.path(), &other, 3, &["recording"]);
+}
+
+#[test]
+fn a_comparison_is_gone_on_with_by_its_own_command() {
+    let home = home();
+    let suite = fixture(&home.path().join("suite"), "echo score 0.25 > answer.txt");
+    let done = run(home.path(), &["eval", "-a", "baseline", "--suite", &suite]);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let runs = json(&run(home.path(), &["run", "list", "--json"]));
+    let id = runs[0]["run"].as_str().unwrap();
+    check(home.path(), &["bench", "automl", "--resume", id], 2, &["that run is none", "mlgym run resume"]);
+    check(home.path(), &["bench", "automl", "--resume", "last"], 2, &["has none"]);
+    check(home.path(), &["bench", "automl", "--resume", id, "--seconds", "9"], 2, &["--seconds"]);
+    // The same run, as a comparison leaves it.
+    let place = home.path().join("runs").join(id).join("run.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    manifest["purpose"] = "check".into();
+    for episode in manifest["episodes"].as_array_mut().unwrap() {
+        episode["options"]["seconds"] = 9.0.into();
+    }
+    std::fs::write(&place, manifest.to_string()).unwrap();
+    check(home.path(), &["run", "resume", id], 2, &["it compares agents", "bench automl --resume"]);
+    manifest["purpose"] = "solve".into();
+    std::fs::write(&place, manifest.to_string()).unwrap();
+    check(home.path(), &["run", "resume", id], 2, &["`mlgym solve` again"]);
 }

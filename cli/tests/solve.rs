@@ -60,7 +60,12 @@ fn what_cannot_be_solved_is_said_in_a_sentence_and_leaves_nothing() {
     check(&["data.csv"], &["--target COLUMN"]);
     check(&["repo", "--target", "x"], &["repo is a repository without a table", "--table"]);
     check(&["full", "--target", "x"], &["holds no images"]);
-    check(&["data.csv", "--target", "sort", "--output", "full"], &["is not empty", "--force"]);
+    check(&["data.csv", "--target", "sort", "--output", "full"], &["is not empty", "--output"]);
+    check(
+        &["data.csv", "--target", "sort", "--output", "full", "--force"],
+        &["is not empty and holds what no `solve` delivered", "--output"],
+    );
+    assert!(directory.join("full/kept.txt").is_file());
     check(&["data.csv", "--target", "sort", "--output", ".", "--force"], &["holds the data itself"]);
     check(&["data.csv", "--target", "sort", "--metric", "acuracy"], &["did you mean \"accuracy\"?"]);
     check(&["data.csv", "--target", "sort", "--metric", "rmse", "--goal", "maximize"], &["the other way"]);
@@ -137,6 +142,34 @@ fn a_solution_is_checked_delivered_and_predicts_where_nothing_else_is() {
     let again = solve(&home, &directory, &arguments);
     assert_eq!(again.status.code(), Some(2), "a directory that holds something was replaced");
     assert!(stderr(&again).contains("failed its checks"), "{}", stderr(&again));
+    // A simpler model that does better would be told of.
+    assert_eq!(result["doubts"], serde_json::json!([]));
+    a_run_without_a_model_leaves_the_one_that_lies_there(&home, &directory, &place);
+}
+
+fn a_run_without_a_model_leaves_the_one_that_lies_there(home: &Path, directory: &Path, place: &Path) {
+    let arguments = [
+        "data.csv",
+        "--target",
+        "sort",
+        "--time-limit",
+        "1",
+        "--cpus",
+        "1",
+        "--memory-mb",
+        "2048",
+        "--force",
+    ];
+    let hurried = solve(home, directory, &arguments);
+    let said = stderr(&hurried);
+    assert_eq!(hurried.status.code(), Some(1), "{said}");
+    assert!(said.contains("what happened: mlgym run show"), "{said}");
+    assert!(place.join("predict.py").is_file() && place.join("model").is_dir(), "{said}");
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let others: Vec<_> =
+        entries.filter(|path| path.join("NOT_VERIFIED.txt").is_file() && path != place).collect();
+    assert_eq!(others.len(), 1, "{others:?}");
+    assert!(!others[0].join("predict.py").exists() && said.contains(others[0].to_str().unwrap()), "{said}");
 }
 
 /// Runs the delivered program in a container that has it and an unlabelled table, and nothing else.

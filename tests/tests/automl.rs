@@ -103,7 +103,7 @@ impl Agent for Driven {
             engine.dataset().await?;
             engine.profile().await?;
             let execution = engine.execute(&self.0).await?;
-            let refit = engine.refit(&execution).await?;
+            let refit = engine.refit(&execution, 0, None).await?;
             engine.verify().await?;
             Ok((execution, refit))
         }
@@ -160,6 +160,78 @@ async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_o
     assert_eq!((refit.rows, refit.members), (80, 1));
     assert!(seen[0].is_ok(), "{seen:?}");
     assert_eq!(seen[1].stdout.content.trim(), "id,label\n0,no\n1,yes", "{:?}", seen[1]);
+}
+
+/// What was delivered with all the time there is, after a failure, and in a hurry.
+type Deliveries = Arc<Mutex<Option<[(Execution, Refit); 3]>>>;
+
+/// Delivers what a plan came to under difficulties.
+struct Hurried(Plan, Deliveries);
+
+#[async_trait]
+impl Agent for Hurried {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let mut engine = Engine::new(environment, context, &first.remaining);
+        let made: Result<_, Stop> = async {
+            engine.dataset().await?;
+            engine.profile().await?;
+            let execution = engine.execute(&self.0).await?;
+            let only = |name: &str| -> Vec<_> {
+                execution.trained.iter().filter(|trained| trained.name == name).cloned().collect()
+            };
+            let mut whole =
+                Execution { ensemble: engine.ensemble(&only("steady")).await?, ..execution.clone() };
+            let refit = engine.deliver(&mut whole).await?;
+            assert_eq!(engine.deliver(&mut whole).await?, refit, "what lies there is not fitted again");
+            let mut touchy =
+                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+            let other = engine.deliver(&mut touchy).await?;
+            let mut late =
+                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+            late.fits.values_mut().for_each(|seconds| *seconds *= 1e6);
+            let hurried = engine.deliver(&mut late).await?;
+            engine.verify().await?;
+            Ok([(whole, refit), (touchy, other), (late, hurried)])
+        }
+        .await;
+        *self.1.lock().unwrap() = Some(made.expect("the engine goes through"));
+        environment.step(Action::Submit).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
+    let (lab, ready) = lab(&two_clusters(80), 240.0).await;
+    let code = "class Touchy(RandomForestClassifier):\n    def fit(self, x, y):\n        if len(x) >= 80:\n            \
+                raise MemoryError('too many rows')\n        return super().fit(x[['a', 'b']], y)\n\n    \
+                def predict_proba(self, x):\n        return super().predict_proba(x[['a', 'b']])\n";
+    let touchy =
+        Candidate { code: Some(code.to_owned()), ..forest("touchy", "Touchy(10, random_state=SEED)") };
+    let steady = Candidate {
+        code: Some(code.replace("Touchy", "Steady").replace("80", "8000")),
+        ..forest("steady", "Steady(10, random_state=SEED)")
+    };
+    let plan = Plan { tuned: 0, ..Plan::new("by-hand", "a test", vec![touchy, steady]) };
+    let outcome = Deliveries::default();
+    let agent = {
+        let outcome = outcome.clone();
+        move |_: &EpisodePlan| Some(Box::new(Hurried(plan.clone(), outcome.clone())) as Box<dyn Agent>)
+    };
+    let manifest = lab.plan(&ready.task);
+    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    let [whole, other, hurried] = outcome.lock().unwrap().take().expect("the agent came through");
+    let names = |execution: &Execution| execution.ensemble.weights.keys().cloned().collect::<Vec<_>>();
+    assert_eq!((names(&whole.0), whole.1.rows), (vec!["steady".to_owned()], 80));
+    assert!(whole.0.fits.values().all(|seconds| *seconds > 0.0) && whole.0.fits.len() == 2, "{:?}", whole.0);
+    assert_eq!((names(&other.0), other.1.rows), (vec!["steady".to_owned()], 80));
+    assert_eq!(hurried.0.ensemble.weights.len(), 1);
+    assert!((40..=42).contains(&hurried.1.rows), "{:?}", hurried.1);
 }
 
 /// Writes down what the self-test found out, because a submission is not what it is after.

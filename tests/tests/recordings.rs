@@ -4,13 +4,15 @@
 //! recorded run had, and how the answers came about.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mlgym::{AgentFactory, ReadyTask};
+use futures_util::StreamExt;
+use mlgym::{Action, AgentFactory, ReadyTask};
 use mlgym_agents::Agents;
 use mlgym_agents::models::recorded_model;
-use mlgym_journal::{AgentName, EpisodeId, EpisodeStatus, Event, RunManifest};
+use mlgym_journal::{AgentName, BranchId, EpisodeId, EpisodeStatus, Event, RunManifest};
 use mlgym_tests::Lab;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -54,30 +56,67 @@ fn planned(lab: &Lab, ready: &ReadyTask, fixture: &Fixture, recording: &Path) ->
     plan
 }
 
+/// What a replay did and came to.
+#[derive(Debug)]
+struct Replayed {
+    /// Every action of every branch, in the order of each.
+    actions: BTreeMap<BranchId, Vec<Action>>,
+    raw: f64,
+}
+
+async fn replayed(directory: &Path, fixture: &Fixture) -> Replayed {
+    let lab = Lab::new().await;
+    let ready = lab.built_in(&fixture.suite, &fixture.task).await;
+    let plan = planned(&lab, &ready, fixture, &directory.join("recording"));
+    let agents: Arc<dyn AgentFactory> = Arc::new(Agents::default());
+    let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
+    let record = &report.records[0];
+    let name = directory.display();
+    assert_eq!(record.status, EpisodeStatus::Graded, "{name}: {:?}", record.reason);
+    let (mut actions, mut calls) = (BTreeMap::<_, Vec<_>>::new(), 0);
+    for line in lab.journal(&plan) {
+        match line.event {
+            Event::ModelCall(_) => calls += 1,
+            Event::Action { action, .. } => actions.entry(line.branch).or_default().push(action),
+            _ => {}
+        }
+    }
+    assert!(calls > 1, "{name}: the recording answered");
+    Replayed { actions, raw: record.raw.unwrap() }
+}
+
+/// Replays a fixture, and says what is wrong; nothing where all is as it was recorded.
+async fn mismatch(directory: &Path) -> Option<String> {
+    let name = directory.display();
+    let fixture: Fixture =
+        serde_json::from_str(&std::fs::read_to_string(directory.join("fixture.json")).unwrap()).unwrap();
+    assert!(!fixture.made.is_empty());
+    let seen = replayed(directory, &fixture).await;
+    // Another kind of processor than the recording's rounds otherwise, and models pass that on.
+    if (seen.raw - fixture.raw).abs() > 1e-4 * fixture.raw.abs().max(1.0) {
+        return Some(format!("{name}: {}, not {}", seen.raw, fixture.raw));
+    }
+    // On one machine nothing differs. That of the breast cancer trains for minutes, and is only replayed once.
+    if fixture.task == "breast-cancer" {
+        return None;
+    }
+    let again = replayed(directory, &fixture).await;
+    if again.raw != seen.raw {
+        return Some(format!("{name}: {} when it is replayed again, not {}", again.raw, seen.raw));
+    }
+    (again.actions != seen.actions).then(|| format!("{name}: acts otherwise when it is replayed again"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_runs_are_repeated_to_the_same_score() {
+async fn recorded_runs_are_repeated_to_the_same_actions_and_the_same_score() {
     let all = fixtures();
     assert!(all.len() >= 3, "{all:?}");
-    // One after the other: they train, and their safety nets are deadlines.
-    for directory in all {
-        let fixture: Fixture =
-            serde_json::from_str(&std::fs::read_to_string(directory.join("fixture.json")).unwrap()).unwrap();
-        assert!(!fixture.made.is_empty());
-        let lab = Lab::new().await;
-        let ready = lab.built_in(&fixture.suite, &fixture.task).await;
-        let plan = planned(&lab, &ready, &fixture, &directory.join("recording"));
-        let agents: Arc<dyn AgentFactory> = Arc::new(Agents::default());
-        let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
-        let record = &report.records[0];
-        let name = directory.display();
-        assert_eq!(record.status, EpisodeStatus::Graded, "{name}: {:?}", record.reason);
-        let raw = record.raw.unwrap();
-        assert!(
-            (raw - fixture.raw).abs() <= 1e-6 * fixture.raw.abs().max(1.0),
-            "{name}: {raw}, not {}",
-            fixture.raw
-        );
-        let calls = lab.journal(&plan).into_iter().filter(|line| matches!(line.event, Event::ModelCall(_)));
-        assert!(calls.count() > 1, "{name}: the recording answered");
-    }
+    // They train on one core each, and their safety nets are deadlines: no more at once than there are cores.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mismatches: Vec<_> = futures_util::stream::iter(all.iter().map(|directory| mismatch(directory)))
+        .buffer_unordered(cores.min(2))
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }

@@ -307,6 +307,13 @@ fn refused_splits_and_images() -> Vec<Case> {
             Refused(&["is 'a' in every row"]),
         ),
         made(
+            "parts of images",
+            "import os\nfrom PIL import Image\nfor p in ('test', 'val'):\n  for c in 'ab':\n    os.makedirs(f'source/{p}/{c}')\n    \
+             for i in range(15): Image.new('L', (8, 8), i).save(f'source/{p}/{c}/{i}.png')",
+            json!({ "kind": "images" }),
+            Refused(&["are test, val, which are no classes"]),
+        ),
+        made(
             "no images",
             "open('source/notes.txt', 'w').write('x')",
             json!({ "kind": "images" }),
@@ -491,6 +498,13 @@ fn decided() -> Vec<Case> {
             ),
         ),
         made(
+            "a million rows",
+            "with open('source/data.csv', 'w') as f:\n  f.write('x,y\\n')\n  \
+             for i in range(1000): f.write(''.join(f'{i},{i * 7 % 5000}.5\\n' for i in range(1000 * i, 1000 * i + 1000)))",
+            json!({ "target": "y", "max_rows": 1000 }),
+            Made(json!({ "rows": 1_000_000, "train": 1000 }), &["--max-rows"]),
+        ),
+        made(
             "packed",
             "import gzip\ngzip.open('source/data.csv', 'wt').write('x,y\\n' + ''.join(f'{i},{i % 2}\\n' for i in range(40)))",
             y(),
@@ -503,6 +517,12 @@ fn decided() -> Vec<Case> {
             y(),
             Made(json!({ "task": "regression", "features": ["when", "is", "c"] }), &[]),
         ),
+    ]
+}
+
+fn of_images() -> Vec<Case> {
+    use Expected::Made;
+    vec![
         made(
             "images",
             "import os\nfrom PIL import Image\nfor c in 'ab':\n  os.mkdir(f'source/{c}')\n  for i in range(30):\n    \
@@ -513,6 +533,16 @@ fn decided() -> Vec<Case> {
             Made(
                 json!({ "labels": ["a", "b"], "test": 12, "target": "class" }),
                 &["1 files cannot be read as images", "1 images are the same as another"],
+            ),
+        ),
+        made(
+            "images that somebody divided",
+            "import os\nfrom PIL import Image\nfor p in ('train', 'test'):\n  for c in 'ab':\n    os.makedirs(f'source/all/{p}/{c}')\n    \
+             for i in range(30): Image.new('L', (8, 8), i + 99 * (c == 'a') + 30 * (p == 'test')).save(f'source/all/{p}/{c}/{i}.tiff')",
+            json!({ "kind": "images" }),
+            Made(
+                json!({ "labels": ["a", "b"], "rows": 60, "test": 12 }),
+                &["train/ is learnt from and divided anew; test/ is left aside"],
             ),
         ),
         made(
@@ -540,6 +570,7 @@ async fn data_is_read_or_refused_in_words_that_help() {
         read,
         looked_for,
         decided,
+        of_images,
     ];
     let cases: Vec<Case> = tables.into_iter().flat_map(|table| table()).collect();
     for case in &cases {

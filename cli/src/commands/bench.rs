@@ -21,7 +21,7 @@ use crate::output::table;
 use crate::progress::Progress;
 use crate::session::{BackendName, Engine, Session};
 
-mod automl;
+pub(crate) mod automl;
 mod rival;
 
 use rival::{Rival, RivalName};

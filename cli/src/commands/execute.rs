@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
+use mlgym_agents::automl::constraint::{Constraint, Measured};
 use mlgym_agents::automl::pipeline::DEMANDS;
 use mlgym_agents::human::Desk;
 use mlgym_agents::models::Models;
+use mlgym_agents::options::AgentOptions;
 use mlgym_journal::run::RunLock;
-use mlgym_journal::{Envelope, EpisodeId, EpisodeView, Home, JournalReader, RunManifest, TaskName, Verdict};
+use mlgym_journal::{
+    Envelope, EpisodeId, EpisodeRecord, EpisodeView, Home, JournalReader, Purpose, RunManifest, TaskName,
+};
 use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::Task;
 use tokio::sync::mpsc;
 
+use crate::commands::bench::automl::is_comparison;
 use crate::failure::{Failure, Kind};
 use crate::memory::HomeMemory;
 use crate::output::hanging;
@@ -153,7 +158,13 @@ pub(crate) async fn execute(
 
 /// Says how to go on.
 pub(crate) fn resume_hint(manifest: &RunManifest) -> String {
-    format!("to finish what is missing: mlgym run resume {}", manifest.run)
+    match manifest.purpose {
+        Purpose::Solve => "to go on: the same `mlgym solve` again".to_owned(),
+        _ if is_comparison(manifest) => {
+            format!("to finish what is missing: mlgym bench automl --resume {}", manifest.run)
+        }
+        _ => format!("to finish what is missing: mlgym run resume {}", manifest.run),
+    }
 }
 
 /// Says by which exit code the run ends.
@@ -203,25 +214,26 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
     Err(if with(GradingError).next().is_some() { failure.hint(resume_hint(manifest)) } else { failure })
 }
 
-/// Checks that every graded episode hands in what keeps the constraints that its plan states, as its agent measured it.
+/// Checks that every episode hands in what keeps the constraints that its plan states: as its agent measured it, and as the
+/// hidden rows and the clock say.
 pub(crate) fn kept(home: &Home, manifest: &RunManifest, report: &RunReport) -> Result<(), Failure> {
-    let states_any = |episode: &EpisodeId| {
-        let plan = manifest.episodes.iter().find(|plan| plan.episode == *episode);
-        plan.is_some_and(|plan| plan.options.contains_key("constraints"))
-    };
     let mut missed = Vec::new();
     for record in &report.records {
         let episode = &record.started.episode;
-        if !states_any(episode) {
+        let Some(plan) = manifest.episodes.iter().find(|plan| plan.episode == *episode) else { continue };
+        let options = AgentOptions::of(plan).map_err(|error| Failure::new(Kind::Usage, error))?;
+        if options.constraints.is_empty() {
             continue;
         }
         let view = EpisodeView::of(&journal(home, manifest, episode)?);
         let last = view.verdicts.iter().rev().find(|verdict| verdict.subject == DEMANDS);
         // What nobody measured is not kept.
-        let reason = last.map_or("nothing measured them", |verdict| verdict.reason.as_str());
-        if !last.is_some_and(Verdict::passed) {
-            missed.push(format!("\n  {episode}: {}", hanging(reason)));
-        }
+        let reason = refuted(&options.constraints, record).or_else(|| match last {
+            Some(verdict) if verdict.passed() => None,
+            Some(verdict) => Some(verdict.reason.clone()),
+            None => Some("nothing measured them".to_owned()),
+        });
+        missed.extend(reason.map(|reason| format!("\n  {episode}: {}", hanging(&reason))));
     }
     if missed.is_empty() {
         return Ok(());
@@ -233,6 +245,23 @@ pub(crate) fn kept(home: &Home, manifest: &RunManifest, report: &RunReport) -> R
         missed.concat()
     );
     Err(Failure::message(Kind::Bar, text))
+}
+
+/// What speaks against an agent, whatever it says of itself: scores on hidden rows, which it does not know, and the time that
+/// the whole episode took.
+fn refuted(constraints: &[Constraint], record: &EpisodeRecord) -> Option<String> {
+    let mut metrics = record.metrics.clone();
+    metrics.extend(record.raw.map(|raw| (record.started.metric.name.clone(), raw)));
+    let measured = Measured { metrics, train_seconds: Some(record.wall_s), ..Measured::default() };
+    let is_known = |constraint: &&Constraint| match constraint {
+        Constraint::Metric { metric, .. } => measured.metrics.contains_key(metric),
+        Constraint::TrainSeconds { .. } => true,
+        Constraint::MsPerRow { .. } | Constraint::Megabytes { .. } | Constraint::Forbidden { .. } => false,
+    };
+    let judged = constraints.iter().filter(is_known).map(|constraint| constraint.judge(&measured));
+    let failed: Vec<String> =
+        judged.filter(|verdict| !verdict.passed()).map(|verdict| verdict.reason).collect();
+    (!failed.is_empty()).then(|| format!("in the end {}", failed.join("; ")))
 }
 
 /// Reads an episode's journal.
@@ -252,7 +281,7 @@ fn over(manifest: &RunManifest, report: &RunReport) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlgym_journal::{BranchId, EpisodeRecord, Event, JournalWriter, Judge, Outcome, VerdictStage};
+    use mlgym_journal::{BranchId, Event, JournalWriter, Judge, Outcome, Verdict, VerdictStage};
     use serde_json::json;
     use std::collections::BTreeMap;
     use tokio_util::sync::CancellationToken;
@@ -298,9 +327,15 @@ mod tests {
 
     /// What `kept` says of an episode with these verdicts, its outcomes by their subjects.
     fn said_of(options: &serde_json::Value, verdicts: &[(&str, Outcome)]) -> Result<(), String> {
+        said_of_run(&run("graded", options), verdicts)
+    }
+
+    fn said_of_run(
+        (manifest, report): &(RunManifest, RunReport),
+        verdicts: &[(&str, Outcome)],
+    ) -> Result<(), String> {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::open(directory.path()).unwrap();
-        let (manifest, report) = run("graded", options);
         let path = home.journal(&manifest.run, &manifest.episodes[0].episode);
         let mut journal = JournalWriter::open(&path).unwrap();
         for (subject, outcome) in verdicts {
@@ -316,13 +351,14 @@ mod tests {
             };
             journal.append(BranchId(0), jiff::Timestamp::now(), Event::Verdict(Box::new(verdict))).unwrap();
         }
-        kept(&home, &manifest, &report).map_err(|failure| failure.text())
+        kept(&home, manifest, report).map_err(|failure| failure.text())
     }
 
     #[test]
     fn what_is_demanded_is_only_kept_where_the_last_word_says_so() {
+        let demand: Constraint = "points>=1".parse().unwrap();
         let (stated, passed, failed) =
-            (json!({ "constraints": ["rmse<=1"] }), (DEMANDS, Outcome::Passed), (DEMANDS, Outcome::Failed));
+            (json!({ "constraints": [demand] }), (DEMANDS, Outcome::Passed), (DEMANDS, Outcome::Failed));
         assert_eq!(said_of(&stated, &[failed, passed]), Ok(()));
         let missed = |reason: &str| {
             let text = "what 1 of 1 episodes handed in does not keep the constraints\n  react.t.s0: ";
@@ -331,6 +367,16 @@ mod tests {
         assert_eq!(said_of(&stated, &[passed, failed]), missed("Failed"));
         assert_eq!(said_of(&stated, &[("another", Outcome::Passed)]), missed("nothing measured them"));
         assert_eq!(said_of(&json!({}), &[failed]), Ok(()), "nobody stated any");
+        // The hidden rows, and the clock, have the last word.
+        let (manifest, mut report) = run("graded", &stated);
+        report.records[0].raw = Some(0.5);
+        let said = said_of_run(&(manifest, report), &[passed]);
+        assert_eq!(said, missed("in the end points is 0.5, which does not keep >= 1"));
+        let slow: Constraint = "train_seconds<=10".parse().unwrap();
+        let (manifest, mut report) = run("graded", &json!({ "constraints": [slow] }));
+        report.records[0].wall_s = 11.0;
+        let said = said_of_run(&(manifest, report), &[passed]);
+        assert_eq!(said, missed("in the end train_seconds is 11, which does not keep <= 10"));
     }
 
     #[test]

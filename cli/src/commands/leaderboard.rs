@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use mlgym_journal::{Home, RunManifest};
+use mlgym_journal::{Home, Purpose, RunManifest};
 use mlgym_leaderboard::{EpisodeRow, Filter, Leaderboard, Rebuilt, Standing};
 use mlgym_tasks::nearest;
 use serde::Serialize;
@@ -92,10 +92,13 @@ type Column = fn(&EpisodeRow) -> &str;
 async fn explain_nothing(home: &Home, leaderboard: &Leaderboard, filter: &Filter) -> Result<(), Failure> {
     let stored = leaderboard.episodes(&Filter { all_versions: true, ..Filter::default() }).await?;
     if stored.is_empty() {
-        let has_runs = !RunManifest::list(home)?.is_empty();
+        let runs = RunManifest::list(home)?;
         say("no episodes are stored: run some with `mlgym eval --agent automl`");
-        if has_runs {
+        let purposes = runs.iter().filter_map(|run| Some(RunManifest::load(home, run).ok()?.purpose));
+        if purposes.clone().any(|purpose| purpose == Purpose::Eval) {
             say("this home has runs: `mlgym leaderboard rebuild` stores their episodes");
+        } else if !runs.is_empty() {
+            say("the runs of this home are of `solve`, checks and comparisons, which rank no agents");
         }
         return Ok(());
     }

@@ -11,6 +11,7 @@ use mlgym_journal::{
 use mlgym_tasks::{Suite, nearest};
 use serde::Serialize;
 
+use crate::commands::bench::automl::is_comparison;
 use crate::commands::execute::{execute, kept, make_run_ready, permitted, verdict};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
@@ -56,11 +57,20 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
 
 /// Reads a run's id as a user typed it.
 pub(crate) fn find(home: &Home, text: &str) -> Result<RunManifest, Failure> {
+    find_among(home, text, |manifest| manifest.purpose != Purpose::Check)
+}
+
+/// The same, where `last` is the last of certain runs.
+pub(crate) fn find_among(
+    home: &Home,
+    text: &str,
+    is_one: impl Fn(&RunManifest) -> bool,
+) -> Result<RunManifest, Failure> {
     let runs = RunManifest::list(home)?;
     if text == "last" {
         for run in runs.iter().rev() {
             let manifest = RunManifest::load(home, run)?;
-            if manifest.purpose != Purpose::Check {
+            if is_one(&manifest) {
                 return Ok(manifest);
             }
         }
@@ -334,7 +344,18 @@ async fn resume(
     run: &str,
     parallel: Option<u16>,
 ) -> Result<ExitCode, Failure> {
-    let mut manifest = find(home, run)?;
+    let mut manifest = find_among(home, run, |manifest| manifest.purpose == Purpose::Eval)?;
+    if is_comparison(&manifest) {
+        let text =
+            format!("resume {run}: it compares agents; mlgym bench automl --resume {run} goes on with it");
+        return Err(Failure::message(Kind::Usage, text));
+    }
+    if manifest.purpose == Purpose::Solve {
+        let text = format!(
+            "resume {run}: it solves somebody's own data; the same `mlgym solve` again delivers the model"
+        );
+        return Err(Failure::message(Kind::Usage, text));
+    }
     let lock = RunLock::take(home, &manifest.run)?;
     manifest.parallel = parallel.map_or(manifest.parallel, usize::from);
     if Suite::builtin_names().contains(&manifest.suite) {

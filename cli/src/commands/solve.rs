@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     /// Where the model goes [default: ./mlgym-NAME]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Replace what lies in the output directory
+    /// Replace the earlier delivery that lies in the output directory
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -168,7 +168,7 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         return Err(Failure::message(Kind::Environment, "run the agent: its task is not ready"));
     };
     let delivery = Delivery { session, home: &home, engine: &engine, own: &own, ready, manifest: &manifest };
-    let solution = delivery
+    let (solution, place) = delivery
         .make(solved, record(BASELINE), &constraints, &place, &arguments, &progress)
         .await
         .map_err(|failure| {
@@ -184,7 +184,9 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
         for failure in &solution.failures {
             text.push_str(&format!("\n  {}", hanging(failure)));
         }
-        Err(Failure::message(Kind::Bar, text))
+        let episode = &solved.started.episode;
+        let hint = format!("what happened: mlgym run show {} -e {episode}", manifest.run);
+        Err(Failure::message(Kind::Bar, text).hint(hint))
     }
 }
 
@@ -264,7 +266,19 @@ fn check_metric(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the model goes. A directory that holds something is only replaced when the user says so.
+/// A place beside another that nothing else has.
+fn beside(place: &Path, manifest: &RunManifest) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    place.with_file_name(format!("{name}-{}", manifest.run))
+}
+
+/// Tells whether a directory is what an earlier `solve` delivered.
+fn is_delivery(place: &Path) -> bool {
+    ["result.json", "MODEL_CARD.md"].iter().all(|name| place.join(name).is_file())
+}
+
+/// Where the model goes. A directory that holds something is only replaced when the user says so, and when it is an earlier
+/// delivery.
 fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failure> {
     let named = arguments.output.clone();
     let place = named.unwrap_or_else(|| PathBuf::from(format!("mlgym-{}", source.short_name())));
@@ -273,22 +287,28 @@ fn output_place(arguments: &Arguments, source: &Source) -> Result<PathBuf, Failu
     if place.is_file() {
         return usage(format!("{} is a file: name another directory with --output", place.display()));
     }
-    let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
-    if holds_something && !arguments.force {
-        let what = if place.join(NOT_VERIFIED).is_file() {
-            "holds a delivery that failed its checks"
-        } else {
-            "is not empty"
-        };
-        return usage(format!(
-            "{} {what}: name another directory with --output, or replace it with --force",
-            place.display()
-        ));
-    }
     let data = std::path::absolute(source.path()).unwrap_or_else(|_| source.path().to_owned());
     if data.starts_with(&place) {
         return usage(format!(
             "{} holds the data itself: name another directory with --output",
+            place.display()
+        ));
+    }
+    let holds_something = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
+    if holds_something && !is_delivery(&place) {
+        return usage(format!(
+            "{} is not empty and holds what no `solve` delivered: name another directory with --output",
+            place.display()
+        ));
+    }
+    if holds_something && !arguments.force {
+        let what = if place.join(NOT_VERIFIED).is_file() {
+            "holds a delivery that failed its checks"
+        } else {
+            "holds an earlier delivery"
+        };
+        return usage(format!(
+            "{} {what}: name another directory with --output, or replace it with --force",
             place.display()
         ));
     }
@@ -472,7 +492,7 @@ impl Delivery<'_> {
         place: &Path,
         arguments: &Arguments,
         progress: &Progress,
-    ) -> Result<Solution, Failure> {
+    ) -> Result<(Solution, PathBuf), Failure> {
         let started = &solved.started;
         let submitted = self.home.episode(&self.manifest.run, &started.episode).join("submission");
         let package = Package::beside(place)?;
@@ -502,7 +522,11 @@ impl Delivery<'_> {
         let failed = judgement.verdicts.iter().filter(|verdict| !verdict.passed());
         failures.extend(failed.map(|verdict| format!("{}: {}", verdict.subject, verdict.reason)));
         let events = journal(self.home, self.manifest, &started.episode)?;
-        let solution = Solution {
+        let story = Story::of(&events);
+        if !delivered.has_model {
+            failures.extend(story.remarks.iter().cloned());
+        }
+        let mut solution = Solution {
             name: self.own.task.name.short().to_owned(),
             verified: failures.is_empty(),
             failures,
@@ -523,10 +547,12 @@ impl Delivery<'_> {
             train_seconds: solved.wall_s,
             tokens: solved.tokens,
             usd: solved.usd,
-            story: Story::of(&events),
+            story,
             inspection,
             judgement,
+            doubts: Vec::new(),
         };
+        solution.doubts = solution.find_doubts();
         package.write("report.html", report::report(&solution)?.as_bytes())?;
         package.write("MODEL_CARD.md", card::card(&solution).as_bytes())?;
         if solution.inspection.is_some() {
@@ -538,8 +564,11 @@ impl Delivery<'_> {
             let text = solution.failures.iter().map(|failure| format!("{failure}\n"));
             package.write(NOT_VERIFIED, text.collect::<String>().as_bytes())?;
         }
-        package.deliver(place)?;
-        Ok(solution)
+        // A predictor that lies there is worth more than an account of how there came to be none.
+        let is_worse = solution.inspection.is_none() && place.join("predict.py").is_file();
+        let place = if is_worse { beside(place, self.manifest) } else { place.to_owned() };
+        package.deliver(&place)?;
+        Ok((solution, place))
     }
 
     async fn inspect(
@@ -610,7 +639,8 @@ fn summary(solution: &Solution, place: &Path) -> String {
     let measured = &solution.judgement.measured;
     let assessment = solution.judgement.assessment;
     text.push_str(&format!(
-        "\n{} MB, {} ms a row, trained in {}; success rate {:.2}, normalised score {:.3}, both {:.3} (SR, NPS, CS)\n",
+        "\n{} MB, {} ms a row, trained in {}; as AutoML-Agent counts, SR {:.2} (how much of what was asked), NPS {:.3} (the score, or \
+         1 / (1 + loss)), CS {:.3} (their mean)\n",
         measured.megabytes.map_or_else(|| "–".to_owned(), |mb| format!("{mb:.2}")),
         measured.ms_per_row.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.3}")),
         seconds(solution.train_seconds),
@@ -618,6 +648,9 @@ fn summary(solution: &Solution, place: &Path) -> String {
         assessment.nps,
         assessment.cs
     ));
+    for doubt in &solution.doubts {
+        text.push_str(&format!("beware: {}\n", hanging(doubt)));
+    }
     let how = solution.state();
     let program = if solution.inspection.is_some() { "predict.py, " } else { "" };
     text.push_str(&format!(

@@ -6,18 +6,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use mlgym::runner::tasks_of;
 use mlgym::{ReadyTask, Runner};
 use mlgym_agents::rivals::{Comparison, Rival, Rivals, SECONDS, compare};
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
-    AgentName, Budgets, EpisodeId, EpisodePlan, EpisodeRecord, Purpose, RunManifest, TaskName,
+    AgentName, Budgets, EpisodeId, EpisodePlan, EpisodeRecord, Home, Purpose, RunManifest, TaskName,
 };
 use mlgym_tasks::{Suite, Task};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::commands::eval::{Seeds, parse_seeds, positive, select};
-use crate::commands::execute::{make_ready, verdict};
+use crate::commands::execute::{make_run_ready, verdict};
+use crate::commands::run::find_among;
 use crate::failure::{Failure, Kind};
 use crate::output::table;
 use crate::progress::Progress;
@@ -44,9 +46,13 @@ pub(crate) struct Arguments {
     /// Seeds, as in 0,1,2 or 0..5
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', value_parser = parse_seeds, default_value = "0")]
     seeds: Vec<Seeds>,
-    /// Episodes at once; more than there are cores would measure the machine and not the agents
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    parallel: u16,
+    /// Episodes at once, 1 where nobody says otherwise; more than there are cores would measure the machine and not the
+    /// agents
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: Option<u16>,
+    /// Go on with a comparison that was interrupted, or with the `last`: what is over stands, and the rest is run
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["against", "seconds", "suite", "sets", "seeds"])]
+    resume: Option<String>,
 }
 
 /// Another way to a model, as the command line names it.
@@ -73,7 +79,7 @@ struct Report {
     run: String,
     seconds: f64,
     seeds: Vec<u64>,
-    parallel: u16,
+    parallel: usize,
     /// What each episode may use, over all sets.
     cores: BTreeSet<String>,
     image: String,
@@ -81,21 +87,79 @@ struct Report {
     comparison: Comparison,
 }
 
+/// What is compared, as a run's plan says it: a new one's and an earlier one's alike.
+#[derive(Debug, Clone, PartialEq)]
+struct Terms {
+    rivals: Vec<Rival>,
+    seconds: f64,
+    seeds: Vec<u64>,
+}
+
+impl Terms {
+    /// The terms of a comparison; `None` of any other run.
+    fn of(manifest: &RunManifest) -> Option<Self> {
+        if manifest.purpose != Purpose::Check {
+            return None;
+        }
+        let seconds = manifest.episodes.first()?.options.get(SECONDS)?.as_f64()?;
+        let mut rivals = Vec::new();
+        for plan in &manifest.episodes {
+            let rival = Rival::named(plan.agent.as_str());
+            rivals.extend(rival.filter(|rival| !rivals.contains(rival)));
+        }
+        let seeds: BTreeSet<u64> = manifest.episodes.iter().map(|plan| plan.seed).collect();
+        Some(Self { rivals, seconds, seeds: seeds.into_iter().collect() })
+    }
+}
+
+/// Tells whether a run is a comparison, which is gone on with by `bench automl --resume` alone.
+pub(crate) fn is_comparison(manifest: &RunManifest) -> bool {
+    Terms::of(manifest).is_some()
+}
+
+/// Finds the comparison to go on with, and its tasks as they were planned.
+fn resumed(home: &Home, run: &str, parallel: Option<u16>) -> Result<(RunManifest, Vec<Arc<Task>>), Failure> {
+    let mut manifest = find_among(home, run, is_comparison)?;
+    if !is_comparison(&manifest) {
+        let text =
+            format!("resume the comparison {run}: that run is none; mlgym run resume {run} goes on with it");
+        return Err(Failure::message(Kind::Usage, text));
+    }
+    manifest.parallel = parallel.map_or(manifest.parallel, usize::from);
+    if Suite::builtin_names().contains(&manifest.suite) {
+        // Unpacks it again where `clean --cache` removed it.
+        Suite::load(&manifest.suite, &home.cache())?;
+    }
+    let tasks = tasks_of(&manifest)?;
+    Ok((manifest, tasks))
+}
+
 pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitCode, Failure> {
     let home = session.home()?;
-    let suite = Suite::load(&arguments.suite, &home.cache())?;
-    let tasks = select(&suite, &arguments.sets)?;
-    let rivals: Vec<Rival> = arguments.against.iter().copied().map(Rival::from).collect();
-    let manifest = plan(&suite, &tasks, &rivals, &arguments)?;
+    let (manifest, tasks) = match &arguments.resume {
+        Some(run) => resumed(&home, run, arguments.parallel)?,
+        None => {
+            let suite = Suite::load(&arguments.suite, &home.cache())?;
+            let tasks = select(&suite, &arguments.sets)?;
+            (plan(&suite, &tasks, &arguments)?, tasks)
+        }
+    };
+    let Some(Terms { rivals, seconds, seeds }) = Terms::of(&manifest) else {
+        return Err(Failure::message(Kind::Usage, "compare: no set was named"));
+    };
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
     session.reap(&engine, &home).await?;
     let lock = RunLock::take(&home, &manifest.run)?;
-    manifest.save(&home)?;
+    if arguments.resume.is_some() {
+        // The reaper spares a run that is held, and this one is: what its killed process left goes here.
+        mlgym::reaper::remove_run(engine.backend.as_ref(), &home, &manifest.run).await?;
+    } else {
+        manifest.save(&home)?;
+    }
     let episodes = manifest.episodes.len();
-    progress.line(format!("run {}: {episodes} episodes, {} at once", manifest.run, arguments.parallel));
-    let stage = session.stage(&engine, &home, &manifest.run);
-    let mut ready = make_ready(&stage, &tasks, &progress).await?;
+    progress.line(format!("run {}: {episodes} episodes, {} at once", manifest.run, manifest.parallel));
+    let mut ready = make_run_ready(session, &home, &engine, &manifest, &tasks, &progress).await?;
     let image = share_image(&engine, &rivals, &mut ready).await?;
     let runner = Runner {
         home: home.clone(),
@@ -109,12 +173,13 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let report = watched(&runner, (&manifest, &lock, &ready), &progress).await?;
     drop(lock);
     if session.cancel.is_cancelled() {
+        // Says what is over, and how to go on.
+        verdict(session, &manifest, &report)?;
         return Err(Failure::interrupted());
     }
     let agents: Vec<&str> = agents(&rivals);
     let comparison = compare(&agents, &report.records);
-    let seeds = seeds(&arguments);
-    let Arguments { seconds, parallel, .. } = arguments;
+    let parallel = manifest.parallel;
     let cores = tasks.iter().map(|task| task.limits.cpus.to_string()).collect();
     let shown = Report { run: manifest.run.to_string(), seconds, seeds, parallel, cores, image, comparison };
     session.output.result(&shown, |shown| text(shown, &agents, &report.records));
@@ -160,22 +225,14 @@ fn agents(rivals: &[Rival]) -> Vec<&'static str> {
     [OURS].into_iter().chain(rivals.iter().map(|rival| rival.agent())).collect()
 }
 
-fn seeds(arguments: &Arguments) -> Vec<u64> {
-    let seeds: BTreeSet<u64> = arguments.seeds.iter().flat_map(|seeds| seeds.0.iter().copied()).collect();
-    seeds.into_iter().collect()
-}
-
 /// Plans the episodes so that those to be compared stand side by side in time.
-fn plan(
-    suite: &Suite,
-    tasks: &[Arc<Task>],
-    rivals: &[Rival],
-    arguments: &Arguments,
-) -> Result<RunManifest, Failure> {
+fn plan(suite: &Suite, tasks: &[Arc<Task>], arguments: &Arguments) -> Result<RunManifest, Failure> {
+    let rivals: Vec<Rival> = arguments.against.iter().copied().map(Rival::from).collect();
+    let seeds: BTreeSet<u64> = arguments.seeds.iter().flat_map(|seeds| seeds.0.iter().copied()).collect();
     let mut episodes = Vec::new();
     for task in tasks {
-        for seed in seeds(arguments) {
-            for name in agents(rivals) {
+        for &seed in &seeds {
+            for name in agents(&rivals) {
                 let agent = AgentName::new(name).map_err(|error| Failure::new(Kind::Usage, error))?;
                 // Who is not cut off at the time that it is given needs a limit all the same.
                 let wall = if name == OURS { arguments.seconds } else { 5.0 * arguments.seconds + 180.0 };
@@ -201,7 +258,7 @@ fn plan(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         purpose: Purpose::Check,
         suite: suite.name.clone(),
-        parallel: usize::from(arguments.parallel),
+        parallel: usize::from(arguments.parallel.unwrap_or(1)),
         episodes,
     })
 }
