@@ -20,6 +20,9 @@ const COMMON: (&str, &str) = ("automl_common.py", include_str!("python/automl_co
 /// What predicting needs.
 pub const PREDICTING: (&str, &str) = ("mlgym_model.py", include_str!("python/mlgym_model.py"));
 
+/// What tries a model without a library.
+pub(crate) const WITHOUT: (&str, &str) = ("without.py", include_str!("python/without.py"));
+
 /// The programs.
 const PROGRAMS: [(&str, &str); 10] = [
     ("profile.py", include_str!("python/profile.py")),
@@ -52,7 +55,7 @@ fn owned(files: impl IntoIterator<Item = (String, &'static str)>) -> Vec<(String
 
 /// The files that the engine needs for a kind of data, by name, in a task whose submission lies at this path.
 pub fn files(kind: &Kind, submission: &str) -> Vec<(String, String)> {
-    let fixed = [COMMON, PREDICTING].into_iter().chain(PROGRAMS);
+    let fixed = [COMMON, PREDICTING, WITHOUT].into_iter().chain(PROGRAMS);
     let needed = fixed.chain(kind.needs.iter().copied()).map(|(name, text)| (name.to_owned(), text));
     owned(needed.chain([(kind.file(), kind.module)])).into_iter().chain([site(submission)]).collect()
 }

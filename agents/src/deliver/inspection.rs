@@ -17,6 +17,7 @@ use mlgym_tasks::{PreparedData, own};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::automl::scripts;
 use crate::deliver::package::open_to_all;
 use crate::deliver::{DeliverError, io};
 
@@ -191,7 +192,7 @@ impl Inspector {
         let mounts = vec![mount(package, "/deliver")];
         let mut sandbox = self.backend.create(&self.spec(User::Agent, mounts)).await?;
         let outcome = async {
-            self.set_up(sandbox.as_mut(), &[("deploy.py", DEPLOY)]).await?;
+            self.set_up(sandbox.as_mut(), &[("deploy.py", DEPLOY), scripts::WITHOUT]).await?;
             let held = format!("{WORK}/held");
             for name in ["test.csv", "test_images.npy"] {
                 let path = data.public.join(name);

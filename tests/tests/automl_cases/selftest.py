@@ -152,6 +152,11 @@ def check(where, name, must, refused, every):
         assert code == 0, f"the saved model of {rows} rows does not predict: {complaint}"
         after = pd.read_csv(SUBMISSION)
         assert list(after.columns) == list(before.columns) and len(after) == len(before), "another form"
+    code, said, complaint = program(where, "measure.py", where / "model", "scikit-learn", "torch")
+    assert code == 0, f"the saved model cannot be measured: {complaint}"
+    cost = json.loads(said)
+    # Columns are made ready by scikit-learn, whatever follows.
+    assert cost["needed scikit-learn"] == 1 and cost["needed torch"] == 0 and cost["mb"] > 0, cost
     print(f"{name}: {len(results)} results, {len(broken)} broken: {', '.join(broken)}", flush=True)
     return ensemble
 

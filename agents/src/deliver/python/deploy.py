@@ -90,10 +90,13 @@ if not is_images:
     facts["ms_one_row"] = 1000 * float(np.median(times))
 
 # What was really loaded, and what that needs.
+loaded = set(sys.modules)
 from importlib import metadata  # noqa: E402
 
+from without import is_same, modules_of, run_without  # noqa: E402
+
 owners = metadata.packages_distributions()
-top = {name.split(".")[0] for name in set(sys.modules) - before}
+top = {name.split(".")[0] for name in loaded - before}
 found = {owner for name in top for owner in owners.get(name, [])}
 if not is_images:
     found |= {"pyarrow"}  # predict.py reads Parquet with it
@@ -115,40 +118,19 @@ facts["requirements"] = dict(sorted(pins.items(), key=lambda item: item[0].lower
 facts["loaded"] = sorted(found)
 facts["python"] = ".".join(map(str, sys.version_info[:3]))
 
-BLOCK = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {names!r}:
-            raise ImportError("not installed: " + name)
-sys.meta_path.insert(0, Blocked())
-sys.argv = ["predict.py", {source!r}, "/tmp/without.csv"]
+PREDICT = """
+sys.argv = ["predict.py", {source!r}, {answers!r}]
 sys.path.insert(0, "/deliver")
 import runpy
 runpy.run_path("/deliver/predict.py", run_name="__main__")
 """
+answered = pathlib.Path("/tmp/without.csv")
 
 
-def run_without(modules, source):
+def predict_without(modules, source):
     """Runs predict.py in a process in which some modules cannot be imported."""
-    code = BLOCK.format(names=sorted(modules), source=str(source))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/tmp", timeout=600)
-
-
-def is_same(path, other):
-    """Whether two files of predictions say the same, up to the last digits of numbers."""
-    if not other.exists():
-        return False
-    a, b = pd.read_csv(path), pd.read_csv(other)
-    if list(a.columns) != list(b.columns) or len(a) != len(b):
-        return False
-
-    def agree(a, b):
-        if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
-            return np.allclose(a, b, rtol=1e-6, atol=1e-9, equal_nan=True)
-        return a.astype(str).equals(b.astype(str))
-
-    return all(agree(a[column], b[column]) for column in a)
+    answered.unlink(missing_ok=True)
+    return run_without(modules, PREDICT.format(source=str(source), answers=str(answered)))
 
 
 # Where nothing is installed but what requirements.txt lists, it must run as well; a Parquet file, too.
@@ -158,19 +140,16 @@ if not is_images:
     sources.append(pathlib.Path("/tmp/some.parquet"))
     pd.read_csv(inputs, dtype=str).head(50).to_parquet(sources[-1])
 for source in sources:
-    ran = run_without(unlisted, source)
-    if ran.returncode != 0:
-        said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()
-        facts["problems"].append(f"with what requirements.txt lists, predict.py fails on {source.name}: {said[-1] if said else ''}")
+    code, said = predict_without(unlisted, source)
+    if code != 0:
+        facts["problems"].append(f"with what requirements.txt lists, predict.py fails on {source.name}: {said}")
 
 # Libraries that the user does not want: a process in which they cannot be imported must answer the same.
 facts["needed"] = {}
 for name in forbidden:
-    modules = [module for module, who in owners.items() if name.lower() in [w.lower() for w in who]] or [name]
-    answered = pathlib.Path("/tmp/without.csv")
-    answered.unlink(missing_ok=True)
-    ran = run_without(modules, inputs)
-    facts["needed"][name] = ran.returncode != 0 or not is_same(out / "predictions.csv", answered)
+    code, _ = predict_without(modules_of(name), inputs)
+    has_answered = code == 0 and answered.is_file()
+    facts["needed"][name] = not (has_answered and is_same(pd.read_csv(out / "predictions.csv"), pd.read_csv(answered)))
 
 # Importances: what is answered when one column of the held-out rows is shuffled.
 if not is_images:
