@@ -84,6 +84,13 @@ fn forest(name: &str, model: &str) -> Candidate {
     }
 }
 
+/// Drives an engine up to what a plan comes to.
+async fn executed(engine: &mut Engine<'_>, plan: &Plan) -> Result<Execution, Stop> {
+    engine.dataset().await?;
+    engine.profile().await?;
+    engine.execute(plan).await
+}
+
 /// What an engine that was driven by hand came to.
 type Outcome = Arc<Mutex<Option<(Execution, Refit, Vec<Observation>)>>>;
 
@@ -100,9 +107,7 @@ impl Agent for Driven {
         let (first, _) = environment.reset(context.seed).await?;
         let mut engine = Engine::new(environment, context, &first.remaining);
         let made: Result<_, Stop> = async {
-            engine.dataset().await?;
-            engine.profile().await?;
-            let execution = engine.execute(&self.0).await?;
+            let execution = executed(&mut engine, &self.0).await?;
             let refit = engine.refit(&execution, 0, None).await?;
             engine.verify().await?;
             Ok((execution, refit))
@@ -162,8 +167,8 @@ async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_o
     assert_eq!(seen[1].stdout.content.trim(), "id,label\n0,no\n1,yes", "{:?}", seen[1]);
 }
 
-/// What was delivered with all the time there is, after a failure, and in a hurry.
-type Deliveries = Arc<Mutex<Option<[(Execution, Refit); 3]>>>;
+/// What was delivered with all the time there is, after a failure, in a hurry, and where nothing can be fitted any more.
+type Deliveries = Arc<Mutex<Option<[(Execution, Refit); 4]>>>;
 
 /// Delivers what a plan came to under difficulties.
 struct Hurried(Plan, Deliveries);
@@ -178,9 +183,7 @@ impl Agent for Hurried {
         let (first, _) = environment.reset(context.seed).await?;
         let mut engine = Engine::new(environment, context, &first.remaining);
         let made: Result<_, Stop> = async {
-            engine.dataset().await?;
-            engine.profile().await?;
-            let execution = engine.execute(&self.0).await?;
+            let execution = executed(&mut engine, &self.0).await?;
             let only = |name: &str| -> Vec<_> {
                 execution.trained.iter().filter(|trained| trained.name == name).cloned().collect()
             };
@@ -195,8 +198,13 @@ impl Agent for Hurried {
                 Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
             late.fits.values_mut().for_each(|seconds| *seconds *= 1e6);
             let hurried = engine.deliver(&mut late).await?;
+            let mut last =
+                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+            engine.refit(&whole, 0, None).await?;
+            engine.environment().step(Action::shell("touch /tmp/nothing-fits")).await?;
+            let saved = engine.deliver(&mut last).await?;
             engine.verify().await?;
-            Ok([(whole, refit), (touchy, other), (late, hurried)])
+            Ok([(whole, refit), (touchy, other), (late, hurried), (last, saved)])
         }
         .await;
         *self.1.lock().unwrap() = Some(made.expect("the engine goes through"));
@@ -214,7 +222,10 @@ async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
     let touchy =
         Candidate { code: Some(code.to_owned()), ..forest("touchy", "Touchy(10, random_state=SEED)") };
     let steady = Candidate {
-        code: Some(code.replace("Touchy", "Steady").replace("80", "8000")),
+        code: Some(
+            code.replace("Touchy", "Steady")
+                .replace("len(x) >= 80", "__import__('os').path.exists('/tmp/nothing-fits')"),
+        ),
         ..forest("steady", "Steady(10, random_state=SEED)")
     };
     let plan = Plan { tuned: 0, ..Plan::new("by-hand", "a test", vec![touchy, steady]) };
@@ -225,13 +236,15 @@ async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
     };
     let manifest = lab.plan(&ready.task);
     lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
-    let [whole, other, hurried] = outcome.lock().unwrap().take().expect("the agent came through");
+    let [whole, other, hurried, saved] = outcome.lock().unwrap().take().expect("the agent came through");
     let names = |execution: &Execution| execution.ensemble.weights.keys().cloned().collect::<Vec<_>>();
     assert_eq!((names(&whole.0), whole.1.rows), (vec!["steady".to_owned()], 80));
     assert!(whole.0.fits.values().all(|seconds| *seconds > 0.0) && whole.0.fits.len() == 2, "{:?}", whole.0);
     assert_eq!((names(&other.0), other.1.rows), (vec!["steady".to_owned()], 80));
     assert_eq!(hurried.0.ensemble.weights.len(), 1);
     assert!((40..=42).contains(&hurried.1.rows), "{:?}", hurried.1);
+    // The model that lies there still.
+    assert_eq!((names(&saved.0), saved.1.rows), (vec!["steady".to_owned()], 80));
 }
 
 /// Writes down what the self-test found out, because a submission is not what it is after.

@@ -13,11 +13,15 @@ use serde_json::json;
 
 use crate::automl::kinds::Kind;
 use crate::automl::knowledge::{Candidate, Knowledge, Profile};
-use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Refit, Trained};
+use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Trained};
 use crate::automl::race::{self, Look, Tuning};
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
 use crate::steps::{explain, last_line, must, put_all, quote, step};
+
+mod delivery;
+
+use delivery::Saved;
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -67,9 +71,6 @@ pub struct Engine<'a> {
 /// Steps that are kept for what follows the last measurement: the ensemble, the saved model, checks, the submission.
 const STEPS_FOR_THE_END: u64 = 10;
 
-/// Fits of the model that is handed over that are tried.
-const TRIES: usize = 3;
-
 /// What an engine knows of its sandbox, which a fork of the sandbox shares.
 #[derive(Debug, Clone, Default)]
 struct Site {
@@ -86,20 +87,6 @@ struct Site {
     candidates: BTreeMap<String, Candidate>,
     /// The model that lies there.
     saved: Option<Saved>,
-}
-
-/// A model that was fitted and saved, and what it is made of.
-#[derive(Debug, Clone)]
-struct Saved {
-    of: (Ensemble, Vec<Trained>),
-    refit: Refit,
-}
-
-impl Saved {
-    fn is_of(&self, execution: &Execution) -> bool {
-        self.of.0 == execution.ensemble
-            && self.of.1.iter().eq(execution.members().map(|(trained, _)| trained))
-    }
 }
 
 /// Where an engine stands, apart from its environment: for an engine of the same files in another environment.
@@ -161,19 +148,9 @@ impl<'a> Engine<'a> {
         self.time.is_worth_a_round(self.context.elapsed())
     }
 
-    /// The seconds after which a fit on all rows is given up by now.
-    pub(crate) fn time_for_a_fit(&self) -> Option<f64> {
-        self.time.last_deadline(self.context.elapsed())
-    }
-
     /// Writes down what happened.
     pub(crate) fn note(&self, phase: &str, text: &str) -> Result<(), Stop> {
         Ok(self.context.note(phase, text)?)
-    }
-
-    /// Tells whether the task asks for the model beside the submission.
-    pub(crate) fn hands_over(&self) -> bool {
-        self.environment.task().artifacts.iter().any(|path| path == scripts::MODEL)
     }
 
     /// The environment, for steps that are not the engine's.
@@ -318,30 +295,6 @@ impl<'a> Engine<'a> {
         let fits = self.fits(&round);
         let Round { trained, broken, .. } = round;
         Ok(Execution { plan: plan.name.clone(), trained, broken, ensemble, seconds, ended, fits })
-    }
-
-    /// Keeps the time that fitting the ensemble on all rows may take, where the model is to be handed over.
-    fn keep_time(&self, ensemble: &Ensemble, round: &mut Round) {
-        if self.hands_over() {
-            let fits = self.fits(round);
-            let members = ensemble.weights.keys();
-            round.time = round.time.keeping(members.filter_map(|name| fits.get(name)).sum());
-        }
-    }
-
-    /// How long fitting each result's model on all rows may take.
-    fn fits(&self, round: &Round) -> BTreeMap<String, f64> {
-        let (whole, rows) = (race::whole_fit(self.site.folds), self.site.rows);
-        let fit = |trained: &Trained| {
-            let cost = round.costs.get(&trained.name)?;
-            // Of the trials, most were stopped early.
-            let untuned = trained.name.strip_suffix("-tuned").and_then(|name| round.costs.get(name));
-            let cost = untuned.map_or(*cost, |untuned| cost.max(*untuned));
-            #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
-            let more = round.rows.get(&trained.candidate).map_or(1.0, |few| rows as f64 / *few as f64);
-            Some((trained.name.clone(), cost * whole * more.max(1.0)))
-        };
-        round.trained.iter().filter_map(fit).collect()
     }
 
     /// Makes the ensemble of what a plan has come to so far, less what turns out to be made up.
@@ -677,131 +630,6 @@ impl<'a> Engine<'a> {
             round.broken.push(Broken { name: trained.name, reason, forged: true });
         }
         Ok(())
-    }
-
-    /// Loads a saved model as whoever deploys it would, and measures what it costs: `ms_per_row`, `mb` (10^6 bytes), and for
-    /// each of some libraries whether it is `needed LIBRARY` (1) or the same is answered without it (0).
-    pub async fn cost(&mut self, refit: &Refit, libraries: &[String]) -> Result<BTreeMap<String, f64>, Stop> {
-        self.context.note("measure", "loads the saved model and measures what it costs")?;
-        let libraries: Vec<String> = libraries.iter().map(|library| quote(library)).collect();
-        let command =
-            format!("python {}/measure.py {} {}", scripts::WORK, refit.directory, libraries.join(" "));
-        let seen = self.try_step(Action::shell(command)).await?;
-        let cost = if seen.is_ok() { last_line(&seen) } else { None };
-        cost.ok_or_else(|| Stop::Fallback(format!("the saved model cannot be used:\n{}", explain(&seen))))
-    }
-
-    /// Fits and saves the model that is handed over, in the time that is left: the whole ensemble, most of it, or one result, at
-    /// worst on some of the rows. What fails gives way to other results, each alone. The submission is that of what was fitted.
-    /// A model that lies there already, because its cost was measured, is not fitted again.
-    pub async fn deliver(&mut self, execution: &mut Execution) -> Result<Refit, Stop> {
-        if let Some(saved) = self.site.saved.as_ref().filter(|saved| saved.is_of(execution)) {
-            return Ok(saved.refit.clone());
-        }
-        let mut members: Vec<(String, f64)> =
-            execution.members().map(|(trained, weight)| (trained.name.clone(), weight)).collect();
-        members.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let mut ranked: Vec<&Trained> = execution.trained.iter().collect();
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let seconds =
-            |trained: &Trained| execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds);
-        let mut all: Vec<(String, f64)> =
-            ranked.into_iter().map(|trained| (trained.name.clone(), seconds(trained))).collect();
-        let whole = execution.ensemble.clone();
-        let mut reason: Option<String> = None;
-        for number in 0..TRIES {
-            let left = self.time.last_fit(self.context.elapsed()).unwrap_or(f64::INFINITY);
-            let wanted = if number == 0 { members.as_slice() } else { &[] };
-            let chosen = race::last_fit(wanted, &all, self.site.rows, left);
-            let failure = match self.deliver_only(execution, &chosen).await {
-                Err(Stop::Fallback(failure)) => failure,
-                outcome => return outcome,
-            };
-            if let [name] = chosen.members.as_slice() {
-                all.retain(|(other, _)| other != name);
-            }
-            let is_over = all.is_empty() || left <= 2.0 || self.steps_left.is_some_and(|steps| steps < 8);
-            if number + 1 < TRIES && !is_over {
-                self.context.note("refit", format!("{failure}\ntries another result alone"))?;
-            }
-            reason.get_or_insert(failure);
-            if is_over {
-                break;
-            }
-        }
-        if execution.ensemble != whole {
-            // What is handed in is what was measured best.
-            let is_member = |trained: &&Trained| whole.weights.contains_key(&trained.name);
-            let some: Vec<Trained> = execution.trained.iter().filter(is_member).cloned().collect();
-            execution.ensemble = self.ensemble(&some).await?;
-        }
-        Err(Stop::Fallback(reason.unwrap_or_default()))
-    }
-
-    /// Fits and saves some of the results, after their mixture has taken the whole one's place.
-    async fn deliver_only(
-        &mut self,
-        execution: &mut Execution,
-        chosen: &race::LastFit,
-    ) -> Result<Refit, Stop> {
-        let weights = &execution.ensemble.weights;
-        let is_it = weights.len() == chosen.members.len()
-            && chosen.members.iter().all(|name| weights.contains_key(name));
-        if !is_it {
-            let before: Vec<&str> = weights.keys().map(String::as_str).collect();
-            let text = format!("fits {} in place of {}", chosen.members.join(", "), before.join(", "));
-            self.context.note("refit", text)?;
-            let is_wanted = |trained: &&Trained| chosen.members.contains(&trained.name);
-            let some: Vec<Trained> = execution.trained.iter().filter(is_wanted).cloned().collect();
-            execution.ensemble = self.ensemble(&some).await?;
-        }
-        let deadline = self.time.last_deadline(self.context.elapsed());
-        self.refit(execution, chosen.rows, deadline).await
-    }
-
-    /// Fits an execution's ensemble on all training rows, or on so many where that is above 0, within so many seconds, and
-    /// saves it with the modules that it needs, in [`scripts::MODEL`]. The submission stays as it is.
-    pub async fn refit(
-        &mut self,
-        execution: &Execution,
-        rows: u64,
-        seconds: Option<f64>,
-    ) -> Result<Refit, Stop> {
-        let which = if rows == 0 { "all training rows".to_owned() } else { format!("{rows} training rows") };
-        self.context.note("refit", format!("fits the ensemble on {which} and saves it"))?;
-        let corrections = &execution.ensemble.corrections;
-        let member = |(trained, weight): (&Trained, f64)| {
-            let correction = corrections.get(&trained.name).cloned().unwrap_or_else(|| json!({}));
-            json!({ "candidate": trained.candidate, "parameters": trained.parameters, "weight": weight,
-                    "correction": correction })
-        };
-        let members: Vec<_> = execution.members().map(member).collect();
-        let members = json!({ "members": members, "bias": execution.ensemble.bias });
-        let path = format!("{}/members.json", scripts::WORK);
-        self.write(path.clone(), format!("{members:#}\n")).await?;
-        let arguments = format!("{} {} {path} {rows}", self.context.seed, scripts::MODEL);
-        self.site.saved = None;
-        let seen = self.program("refit.py", &arguments, seconds).await?;
-        let refit: Option<Refit> = if seen.is_ok() { last_line(&seen) } else { None };
-        let refit =
-            refit.ok_or_else(|| Stop::Fallback(format!("the model cannot be saved:\n{}", explain(&seen))))?;
-        let of =
-            (execution.ensemble.clone(), execution.members().map(|(trained, _)| trained.clone()).collect());
-        self.site.saved = Some(Saved { of, refit: refit.clone() });
-        Ok(refit)
-    }
-
-    /// Writes the submission with the saved model, so that what is graded is what is handed over.
-    pub async fn predict(&mut self) -> Result<(), Stop> {
-        self.context.note("predict", "writes the submission with the saved model")?;
-        // In a process of its own, which knows nothing of the engine.
-        let command = format!("python {}/predict.py {}", scripts::WORK, scripts::MODEL);
-        let seen = self.try_step(Action::shell(command)).await?;
-        if seen.is_ok() {
-            Ok(())
-        } else {
-            Err(Stop::Fallback(format!("the saved model cannot be used:\n{}", explain(&seen))))
-        }
     }
 
     /// Checks the submission's form; a wrong one is a [`Stop::Fallback`].

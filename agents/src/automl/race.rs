@@ -5,7 +5,7 @@
 const LOOK_ROWS: u64 = 3000;
 
 /// The same where the machine is slow for the time that there is.
-const FEW_ROWS: u64 = 1000;
+pub(crate) const FEW_ROWS: u64 = 1000;
 
 /// The machine is slow when loading the libraries and looking at the data took this share of the time.
 const SLOW: f64 = 0.12;
@@ -76,57 +76,6 @@ pub(crate) fn allowance(left: f64, count: usize) -> f64 {
 /// Returns the rows of each fold that a candidate is fitted on when none could be measured on all of them.
 pub(crate) fn fewest_rows(look: u64) -> u64 {
     if look > 0 { look } else { FEW_ROWS }
-}
-
-/// Says by what the duration of one round of the folds is to be multiplied for one fit on all rows.
-#[expect(clippy::cast_precision_loss, reason = "a handful of folds")]
-pub(crate) fn whole_fit(folds: u64) -> f64 {
-    if folds > 1 { 1.0 / (folds as f64 - 1.0) } else { 1.3 }
-}
-
-/// What is fitted last, and handed over.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LastFit {
-    /// The results that the model is made of.
-    pub(crate) members: Vec<String>,
-    /// The rows that they are fitted on; 0 for all.
-    pub(crate) rows: u64,
-}
-
-/// Chooses what can be fitted in so many seconds: all `members` (with their weights, the heaviest first), as many of them as
-/// there is time for where these are most of the mixture, or else the best result that there is time for, or the fastest on
-/// the rows that there is time for. `all` has the seconds that each result may take, the best first.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts of rows, and a share of them"
-)]
-pub(crate) fn last_fit(members: &[(String, f64)], all: &[(String, f64)], rows: u64, left: f64) -> LastFit {
-    let cost = |name: &String| all.iter().find(|(of, _)| of == name).map_or(0.0, |(_, seconds)| *seconds);
-    let (mut chosen, mut spent, mut weight) = (Vec::new(), 0.0, 0.0);
-    for (name, share) in members {
-        if spent + cost(name) <= left {
-            spent += cost(name);
-            weight += share;
-            chosen.push(name.clone());
-        }
-    }
-    let whole: f64 = members.iter().map(|(_, share)| share).sum();
-    if !chosen.is_empty() && weight >= 0.5 * whole {
-        return LastFit { members: chosen, rows: 0 };
-    }
-    if let Some((name, _)) = all.iter().find(|(_, seconds)| *seconds <= left) {
-        return LastFit { members: vec![name.clone()], rows: 0 };
-    }
-    let fastest = all.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let Some((name, seconds)) = fastest else {
-        return LastFit { members: members.iter().map(|(name, _)| name.clone()).collect(), rows: 0 };
-    };
-    // Loading what is needed takes part of the time, whatever the rows.
-    let share = 0.6 * left / seconds;
-    let some = (share * rows as f64) as u64;
-    LastFit { members: vec![name.clone()], rows: some.max(FEW_ROWS.min(rows / 2)).max(1) }
 }
 
 /// Chooses who goes on, the best first: about half, more where time is plentiful, and nobody that would take most of
@@ -229,30 +178,6 @@ mod tests {
             .iter()
             .map(|(score, seconds)| Look { module: String::new(), score: *score, seconds: *seconds })
             .collect()
-    }
-
-    #[test]
-    fn what_is_handed_over_is_fitted_in_the_time_that_is_left() {
-        let pairs = |pairs: &[(&str, f64)]| -> Vec<(String, f64)> {
-            pairs.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
-        };
-        let all = pairs(&[("a", 10.0), ("b", 6.0), ("e", 2.5), ("c", 3.0), ("d", 2.0)]);
-        let fit = |members: &[(&str, f64)], left| last_fit(&pairs(members), &all, 9000, left);
-        let some = |members: &[&str], rows| LastFit {
-            members: members.iter().map(|name| (*name).to_owned()).collect(),
-            rows,
-        };
-        let mixture = [("a", 0.6), ("b", 0.25), ("c", 0.15)];
-        assert_eq!(fit(&mixture, 20.0), some(&["a", "b", "c"], 0));
-        assert_eq!(fit(&mixture, 14.0), some(&["a", "c"], 0), "the heaviest goes before");
-        assert_eq!(fit(&mixture, 9.0), some(&["b"], 0), "a mixture without its weight is none");
-        assert_eq!(fit(&mixture[..2], 4.0), some(&["e"], 0), "the best that is fast enough");
-        assert_eq!(fit(&mixture[..2], 2.2), some(&["d"], 0));
-        assert_eq!(fit(&mixture[..2], 1.0), some(&["d"], 2700), "or fast enough on few rows");
-        assert_eq!(fit(&mixture[..2], 0.1), some(&["d"], 1000));
-        assert_eq!(fit(&[], 7.0), some(&["b"], 0), "where no mixture is wanted");
-        assert_eq!(last_fit(&pairs(&[("x", 1.0)]), &[], 9000, 0.1), some(&["x"], 0));
-        assert_eq!((whole_fit(5), whole_fit(1)), (0.25, 1.3));
     }
 
     #[test]

@@ -29,13 +29,20 @@ for member in ensemble["members"]:
     model = importlib.import_module(module).make(**member["parameters"])
     fitted.append((member["weight"], member["correction"], model.fit(x, y)))
 predictor = Predictor(SPEC, problem.kind, problem.classes, fitted, ensemble["bias"])
-shutil.rmtree(directory, ignore_errors=True)
-directory.mkdir(parents=True)
-joblib.dump(predictor, directory / "model.pkl", compress=3)
+# It takes the place of an earlier model when it is whole: a fit that is cut off leaves that one.
+fresh, old = directory.with_name(directory.name + ".new"), directory.with_name(directory.name + ".old")
+shutil.rmtree(fresh, ignore_errors=True)
+fresh.mkdir(parents=True)
+joblib.dump(predictor, fresh / "model.pkl", compress=3)
 for module in sorted(set(modules)):
-    shutil.copy(WORK / f"{module}.py", directory / f"{module}.py")
+    shutil.copy(WORK / f"{module}.py", fresh / f"{module}.py")
 predicted = predictor.predict(pd.read_csv(DATA / SPEC["test"]), DATA)
 if predicted.isna().any().any():
     raise SystemExit("the fitted model predicts nothing for some rows")
+shutil.rmtree(old, ignore_errors=True)
+if directory.exists():
+    directory.rename(old)
+fresh.rename(directory)
+shutil.rmtree(old, ignore_errors=True)
 files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
 print(json.dumps({"directory": str(directory), "files": files, "rows": len(y), "members": len(fitted)}))

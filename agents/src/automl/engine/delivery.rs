@@ -1,0 +1,269 @@
+//! The model that is handed over: what may be fitted in the time that is left, fitting and saving it, and what it costs.
+
+use std::collections::BTreeMap;
+
+use mlgym::Action;
+use serde_json::json;
+
+use super::{Engine, Round, Stop};
+use crate::automl::plan::{Ensemble, Execution, Refit, Trained};
+use crate::automl::race::FEW_ROWS;
+use crate::automl::scripts;
+use crate::steps::{explain, last_line, quote};
+
+/// Fits of the model that is handed over that are tried.
+const TRIES: usize = 3;
+
+/// A model that was fitted and saved, and what it is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Saved {
+    ensemble: Ensemble,
+    members: Vec<Trained>,
+    refit: Refit,
+}
+
+impl Saved {
+    fn is_of(&self, execution: &Execution) -> bool {
+        self.ensemble == execution.ensemble
+            && self.members.iter().eq(execution.members().map(|(trained, _)| trained))
+    }
+
+    /// Tells whether it is made of results of this execution.
+    fn is_of_results(&self, execution: &Execution) -> bool {
+        self.members.iter().all(|member| execution.trained.contains(member))
+    }
+}
+
+/// Says by what the duration of one round of the folds is to be multiplied for one fit on all rows.
+#[expect(clippy::cast_precision_loss, reason = "a handful of folds")]
+fn whole_fit(folds: u64) -> f64 {
+    if folds > 1 { 1.0 / (folds as f64 - 1.0) } else { 1.3 }
+}
+
+/// What is fitted last, and handed over.
+#[derive(Debug, Clone, PartialEq)]
+struct LastFit {
+    /// The results that the model is made of.
+    members: Vec<String>,
+    /// The rows that they are fitted on; 0 for all.
+    rows: u64,
+}
+
+/// Chooses what can be fitted in so many seconds: all `members` (with their weights, the heaviest first), as many of them as
+/// there is time for where these are most of the mixture, or else the best result that there is time for, or the fastest on
+/// the rows that there is time for. `all` has the seconds that each result may take, the best first.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of rows, and a share of them"
+)]
+fn last_fit(members: &[(String, f64)], all: &[(String, f64)], rows: u64, left: f64) -> LastFit {
+    let cost = |name: &String| all.iter().find(|(of, _)| of == name).map_or(0.0, |(_, seconds)| *seconds);
+    let (mut chosen, mut spent, mut weight) = (Vec::new(), 0.0, 0.0);
+    for (name, share) in members {
+        if spent + cost(name) <= left {
+            spent += cost(name);
+            weight += share;
+            chosen.push(name.clone());
+        }
+    }
+    let whole: f64 = members.iter().map(|(_, share)| share).sum();
+    if !chosen.is_empty() && weight >= 0.5 * whole {
+        return LastFit { members: chosen, rows: 0 };
+    }
+    if let Some((name, _)) = all.iter().find(|(_, seconds)| *seconds <= left) {
+        return LastFit { members: vec![name.clone()], rows: 0 };
+    }
+    let fastest = all.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    let Some((name, seconds)) = fastest else {
+        return LastFit { members: members.iter().map(|(name, _)| name.clone()).collect(), rows: 0 };
+    };
+    // Loading what is needed takes part of the time, whatever the rows.
+    let share = 0.6 * left / seconds;
+    let some = (share * rows as f64) as u64;
+    LastFit { members: vec![name.clone()], rows: some.max(FEW_ROWS.min(rows / 2)).max(1) }
+}
+
+impl Engine<'_> {
+    /// The seconds after which a fit on all rows is given up by now.
+    pub(crate) fn time_for_a_fit(&self) -> Option<f64> {
+        self.time.last_deadline(self.context.elapsed())
+    }
+
+    /// Tells whether the task asks for the model beside the submission.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.environment.task().artifacts.iter().any(|path| path == scripts::MODEL)
+    }
+
+    /// Keeps the time that fitting the ensemble on all rows may take, where the model is to be handed over.
+    pub(super) fn keep_time(&self, ensemble: &Ensemble, round: &mut Round) {
+        if self.hands_over() {
+            let fits = self.fits(round);
+            let members = ensemble.weights.keys();
+            round.time = round.time.keeping(members.filter_map(|name| fits.get(name)).sum());
+        }
+    }
+
+    /// How long fitting each result's model on all rows may take.
+    pub(super) fn fits(&self, round: &Round) -> BTreeMap<String, f64> {
+        let (whole, rows) = (whole_fit(self.site.folds), self.site.rows);
+        let fit = |trained: &Trained| {
+            let cost = round.costs.get(&trained.name)?;
+            // Of the trials, most were stopped early.
+            let untuned = trained.name.strip_suffix("-tuned").and_then(|name| round.costs.get(name));
+            let cost = untuned.map_or(*cost, |untuned| cost.max(*untuned));
+            #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
+            let more = round.rows.get(&trained.candidate).map_or(1.0, |few| rows as f64 / *few as f64);
+            Some((trained.name.clone(), cost * whole * more.max(1.0)))
+        };
+        round.trained.iter().filter_map(fit).collect()
+    }
+
+    /// Loads a saved model as whoever deploys it would, and measures what it costs: `ms_per_row`, `mb` (10^6 bytes), and for
+    /// each of some libraries whether it is `needed LIBRARY` (1) or the same is answered without it (0).
+    pub async fn cost(&mut self, refit: &Refit, libraries: &[String]) -> Result<BTreeMap<String, f64>, Stop> {
+        self.context.note("measure", "loads the saved model and measures what it costs")?;
+        let libraries: Vec<String> = libraries.iter().map(|library| quote(library)).collect();
+        let command =
+            format!("python {}/measure.py {} {}", scripts::WORK, refit.directory, libraries.join(" "));
+        let seen = self.try_step(Action::shell(command)).await?;
+        let cost = if seen.is_ok() { last_line(&seen) } else { None };
+        cost.ok_or_else(|| Stop::Fallback(format!("the saved model cannot be used:\n{}", explain(&seen))))
+    }
+
+    /// Fits and saves the model that is handed over, in the time that is left: the whole ensemble, most of it, or one result, at
+    /// worst on some of the rows. What fails gives way to other results, each alone. The submission is that of what was fitted.
+    /// A model that lies there already, because its cost was measured, is not fitted again.
+    pub async fn deliver(&mut self, execution: &mut Execution) -> Result<Refit, Stop> {
+        if let Some(saved) = self.site.saved.as_ref().filter(|saved| saved.is_of(execution)) {
+            return Ok(saved.refit.clone());
+        }
+        let mut members: Vec<(String, f64)> =
+            execution.members().map(|(trained, weight)| (trained.name.clone(), weight)).collect();
+        members.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let mut ranked: Vec<&Trained> = execution.trained.iter().collect();
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let seconds =
+            |trained: &Trained| execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds);
+        let mut all: Vec<(String, f64)> =
+            ranked.into_iter().map(|trained| (trained.name.clone(), seconds(trained))).collect();
+        let whole = execution.ensemble.clone();
+        let mut reason: Option<String> = None;
+        for number in 0..TRIES {
+            let left = self.time.last_fit(self.context.elapsed()).unwrap_or(f64::INFINITY);
+            let wanted = if number == 0 { members.as_slice() } else { &[] };
+            let chosen = last_fit(wanted, &all, self.site.rows, left);
+            let failure = match self.deliver_only(execution, &chosen).await {
+                Err(Stop::Fallback(failure)) => failure,
+                outcome => return outcome,
+            };
+            if let [name] = chosen.members.as_slice() {
+                all.retain(|(other, _)| other != name);
+            }
+            let is_over = all.is_empty() || left <= 2.0 || self.steps_left.is_some_and(|steps| steps < 8);
+            if number + 1 < TRIES && !is_over {
+                self.context.note("refit", format!("{failure}\ntries another result alone"))?;
+            }
+            reason.get_or_insert(failure);
+            if is_over {
+                break;
+            }
+        }
+        // A model that was fitted to see what it costs lies there still, and is better than none.
+        let saved = self.site.saved.clone().filter(|saved| saved.is_of_results(execution));
+        let wanted = saved.as_ref().map_or(&whole, |saved| &saved.ensemble);
+        if execution.ensemble != *wanted {
+            self.mix_only(execution, |name| wanted.weights.contains_key(name)).await?;
+        }
+        let failed = || Stop::Fallback(reason.unwrap_or_default());
+        saved.map(|saved| saved.refit).ok_or_else(failed)
+    }
+
+    /// Fits and saves some of the results, after their mixture has taken the whole one's place.
+    async fn deliver_only(&mut self, execution: &mut Execution, chosen: &LastFit) -> Result<Refit, Stop> {
+        let weights = &execution.ensemble.weights;
+        let is_it = weights.len() == chosen.members.len()
+            && chosen.members.iter().all(|name| weights.contains_key(name));
+        if !is_it {
+            let before: Vec<&str> = weights.keys().map(String::as_str).collect();
+            let text = format!("fits {} in place of {}", chosen.members.join(", "), before.join(", "));
+            self.context.note("refit", text)?;
+            self.mix_only(execution, |name| chosen.members.iter().any(|wanted| wanted == name)).await?;
+        }
+        let deadline = self.time.last_deadline(self.context.elapsed());
+        self.refit(execution, chosen.rows, deadline).await
+    }
+
+    /// Makes the mixture of some of the results, and its submission.
+    async fn mix_only(
+        &mut self,
+        execution: &mut Execution,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<(), Stop> {
+        let some: Vec<Trained> =
+            execution.trained.iter().filter(|trained| is_wanted(&trained.name)).cloned().collect();
+        execution.ensemble = self.ensemble(&some).await?;
+        Ok(())
+    }
+
+    /// Fits an execution's ensemble on all training rows, or on so many where that is above 0, within so many seconds, and
+    /// saves it with the modules that it needs, in [`scripts::MODEL`]. The submission stays as it is.
+    pub async fn refit(
+        &mut self,
+        execution: &Execution,
+        rows: u64,
+        seconds: Option<f64>,
+    ) -> Result<Refit, Stop> {
+        let which = if rows == 0 { "all training rows".to_owned() } else { format!("{rows} training rows") };
+        self.context.note("refit", format!("fits the ensemble on {which} and saves it"))?;
+        let corrections = &execution.ensemble.corrections;
+        let member = |(trained, weight): (&Trained, f64)| {
+            let correction = corrections.get(&trained.name).cloned().unwrap_or_else(|| json!({}));
+            json!({ "candidate": trained.candidate, "parameters": trained.parameters, "weight": weight,
+                    "correction": correction })
+        };
+        let members: Vec<_> = execution.members().map(member).collect();
+        let members = json!({ "members": members, "bias": execution.ensemble.bias });
+        let path = format!("{}/members.json", scripts::WORK);
+        self.write(path.clone(), format!("{members:#}\n")).await?;
+        let arguments = format!("{} {} {path} {rows}", self.context.seed, scripts::MODEL);
+        let seen = self.program("refit.py", &arguments, seconds).await?;
+        let refit: Option<Refit> = if seen.is_ok() { last_line(&seen) } else { None };
+        let refit =
+            refit.ok_or_else(|| Stop::Fallback(format!("the model cannot be saved:\n{}", explain(&seen))))?;
+        let members = execution.members().map(|(trained, _)| trained.clone()).collect();
+        let ensemble = execution.ensemble.clone();
+        self.site.saved = Some(Saved { ensemble, members, refit: refit.clone() });
+        Ok(refit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_is_fitted_in_the_time_that_is_left() {
+        let pairs = |pairs: &[(&str, f64)]| -> Vec<(String, f64)> {
+            pairs.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
+        };
+        let all = pairs(&[("a", 10.0), ("b", 6.0), ("e", 2.5), ("c", 3.0), ("d", 2.0)]);
+        let fit = |members: &[(&str, f64)], left| last_fit(&pairs(members), &all, 9000, left);
+        let some = |members: &[&str], rows| LastFit {
+            members: members.iter().map(|name| (*name).to_owned()).collect(),
+            rows,
+        };
+        let mixture = [("a", 0.6), ("b", 0.25), ("c", 0.15)];
+        assert_eq!(fit(&mixture, 20.0), some(&["a", "b", "c"], 0));
+        assert_eq!(fit(&mixture, 14.0), some(&["a", "c"], 0), "the heaviest goes before");
+        assert_eq!(fit(&mixture, 9.0), some(&["b"], 0), "a mixture without its weight is none");
+        assert_eq!(fit(&mixture[..2], 4.0), some(&["e"], 0), "the best that is fast enough");
+        assert_eq!(fit(&mixture[..2], 2.2), some(&["d"], 0));
+        assert_eq!(fit(&mixture[..2], 1.0), some(&["d"], 2700), "or fast enough on few rows");
+        assert_eq!(fit(&mixture[..2], 0.1), some(&["d"], 1000));
+        assert_eq!(fit(&[], 7.0), some(&["b"], 0), "where no mixture is wanted");
+        assert_eq!(last_fit(&pairs(&[("x", 1.0)]), &[], 9000, 0.1), some(&["x"], 0));
+        assert_eq!((whole_fit(5), whole_fit(1)), (0.25, 1.3));
+    }
+}
