@@ -88,15 +88,11 @@ impl Agent for AutoMl {
         if let Some(seconds) = self.options.train_seconds() {
             engine.keep_within(seconds);
         }
-        let (winner, is_demanded) = match pipeline.solve(&mut engine).await {
-            Ok((winner, is_demanded)) => (Ok(winner), is_demanded),
-            Err(stop) => (Err(stop), false),
-        };
         // What a repository's own program costs is not measured, so it is no answer to somebody who sets bounds.
-        let rival = account.as_ref().filter(|_| !is_demanded);
-        match winner {
-            Ok(Winner::Trunk) => hand_in(environment, context, rival).await,
-            Ok(Winner::NoPipeline(reason)) => {
+        let rival = |is_demanded: bool| account.as_ref().filter(|_| !is_demanded);
+        match pipeline.solve(&mut engine).await {
+            Ok((Winner::Trunk, is_demanded)) => hand_in(environment, context, rival(is_demanded)).await,
+            Ok((Winner::NoPipeline(reason), _)) => {
                 context.note("operate", format!("{reason}: a model plans and works by itself"))?;
                 let (Some(inner), Some(model)) = (&self.model, &pipeline.model) else { return Ok(()) };
                 let operator = React::new(inner.clone(), freeform::options());
@@ -114,7 +110,9 @@ impl Agent for AutoMl {
                     outcome => outcome,
                 }
             }
-            Ok(Winner::Fork(mut branch)) => hand_in(branch.environment.as_mut(), context, rival).await,
+            Ok((Winner::Fork(mut branch), is_demanded)) => {
+                hand_in(branch.environment.as_mut(), context, rival(is_demanded)).await
+            }
             Err(Stop::Over) => Ok(()),
             Err(Stop::Failed(error)) => match providers_failure(&error) {
                 Some(failure) if has_reached(account.as_ref()) => {

@@ -64,6 +64,20 @@ pub(crate) fn task(name: &str) -> Task {
     }
 }
 
+/// A meter that always has validations left; the environment counts them.
+#[derive(Debug)]
+pub(crate) struct Plenty;
+
+impl mlgym::Meter for Plenty {
+    fn charge(&self, _: u64, _: f64) -> Result<(), mlgym_journal::BudgetKind> {
+        Ok(())
+    }
+
+    fn remaining(&self) -> Remaining {
+        Remaining { validations: 9, ..Remaining::default() }
+    }
+}
+
 /// What all branches of a fake episode share.
 #[derive(Debug)]
 struct Shared {

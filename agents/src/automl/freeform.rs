@@ -215,3 +215,55 @@ async fn judge(
         }
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mlgym_journal::{Envelope, Event};
+    use serde_json::json;
+
+    use crate::automl::AutoMl;
+    use crate::automl::pipeline::Options;
+    use crate::fake::{Bench, Plenty};
+    use crate::models::scripted::{Scripted, call, text};
+
+    /// Works with a model whose provider is gone after it wrote a number and, where that is wished, had it scored.
+    async fn played(number: &str, is_scored: bool) -> (Bench, Result<(), mlgym::AgentError>) {
+        let (relevant, steps) = (
+            json!({ "relevant": true, "enough": true, "reason": "a number", "missing": [] }),
+            json!({ "name": "one number", "why": "it is asked for", "steps": ["write it"] }),
+        );
+        let parsed = json!({
+            "user": { "intent": "a number", "expertise": "unknown" },
+            "problem": { "area": "test", "downstream_task": "regression", "domain": "none",
+                         "performance_metrics": [{ "name": "points", "value": null }], "complexity_metrics": [] },
+            "dataset": [], "model": [], "knowledge": [], "service": {},
+        });
+        let mut answers = [relevant, parsed, steps].map(|answer| text(answer.to_string())).to_vec();
+        answers.push(call("shell", &json!({ "command": format!("echo {number} > answer.txt") })));
+        answers.extend(is_scored.then(|| call("validate", &json!({}))));
+        let mut bench = Bench::new(100);
+        bench.context.meter = Arc::new(Plenty);
+        let mut agent = AutoMl::new(Some(Arc::new(Scripted::new(answers))), Options::default());
+        let outcome = bench.run(&mut agent).await;
+        (bench, outcome)
+    }
+
+    #[tokio::test]
+    async fn what_was_scored_is_handed_in_when_the_provider_fails() {
+        // The second is no better than the baseline, so another round is begun, and cannot be.
+        for (number, fallbacks) in [("0.5", 0), ("0", 1)] {
+            let (bench, outcome) = played(number, true).await;
+            outcome.unwrap();
+            assert!(bench.is_over(), "{number}");
+            let notes = bench.notes("fallback");
+            assert_eq!(notes.len(), fallbacks, "{number}: {notes:?}");
+            let is_submission = |line: &Envelope| matches!(&line.event, Event::Action { action, .. } if *action == mlgym::Action::Submit);
+            assert_eq!(bench.journal().iter().filter(|line| is_submission(line)).count(), 1);
+        }
+        let (bench, outcome) = played("0.5", false).await;
+        assert!(matches!(outcome, Err(mlgym::AgentError::Model(_))), "{outcome:?}");
+        assert!(!bench.is_over(), "nothing was scored: it is run again when the provider is back");
+    }
+}

@@ -160,7 +160,7 @@ impl Attempt {
 }
 
 /// What a plan came to: its execution, and what its model costs where somebody asks.
-type Outcome = (Execution, Option<BTreeMap<String, f64>>);
+pub(crate) type Outcome = (Execution, Option<BTreeMap<String, f64>>);
 
 /// What is demanded of every plan.
 #[derive(Debug, Clone)]
@@ -313,7 +313,7 @@ async fn cost(
     }
 }
 
-fn attempt(
+pub(crate) fn attempt(
     planned: Planned,
     outcome: Result<Outcome, String>,
     branch: Option<Box<Branch>>,
