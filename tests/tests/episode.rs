@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Allowed, Context, Environment};
 use mlgym_journal::{
-    BudgetKind, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest, run::RunLock,
+    BudgetKind, EpisodeId, EpisodePlan, EpisodeRecord, EpisodeStatus, Event, LineRange, RunManifest,
+    run::RunLock,
 };
+use mlgym_tasks::Task;
 use mlgym_tests::Lab;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +54,17 @@ async fn episode(lab: &Lab, manifest: &str, actions: Vec<Action>) -> (EpisodeRec
     let report = lab.run(&plan, lab.ready(&task), factory(actions), CancellationToken::new()).await.unwrap();
     assert_eq!(lab.containers().await, 0, "containers were left");
     (report.records.into_iter().next().expect("a record"), plan)
+}
+
+/// A plan of one task with so many seeds, one episode at a time.
+fn one_after_the_other(lab: &Lab, task: &Task, seeds: u64) -> RunManifest {
+    let plan = lab.plan(task);
+    let of_seed = |seed| {
+        let first = plan.episodes[0].clone();
+        let episode = EpisodeId::of(&first.agent, &first.task, seed).unwrap();
+        EpisodePlan { seed, episode, ..first }
+    };
+    RunManifest { parallel: 1, episodes: (0..seeds).map(of_seed).collect(), ..plan }
 }
 
 async fn ending(script: &str) -> EpisodeRecord {
@@ -343,14 +356,7 @@ async fn the_next_episodes_sandbox_is_started_ahead_for_it_alone() {
     }
     let lab = Lab::new().await;
     let task = lab.task("");
-    let mut plan = lab.plan(&task);
-    plan.parallel = 1;
-    for seed in 1..3 {
-        let mut next = plan.episodes[0].clone();
-        next.seed = seed;
-        next.episode = mlgym_journal::EpisodeId::of(&next.agent, &next.task, seed).unwrap();
-        plan.episodes.push(next);
-    }
+    let plan = one_after_the_other(&lab, &task, 3);
     let mut labels = lab.labels();
     labels.insert("mlgym.role".to_owned(), "agent".to_owned());
     labels.insert("mlgym.run".to_owned(), plan.run.to_string());
@@ -436,14 +442,7 @@ async fn a_number_that_no_metric_can_carry_is_the_submissions_fault() {
 async fn episodes_begin_in_the_order_of_the_plan() {
     let lab = Lab::new().await;
     let task = lab.task("");
-    let mut plan = lab.plan(&task);
-    plan.parallel = 1;
-    for seed in 1..8 {
-        let mut next = plan.episodes[0].clone();
-        next.seed = seed;
-        next.episode = mlgym_journal::EpisodeId::of(&next.agent, &next.task, seed).unwrap();
-        plan.episodes.push(next);
-    }
+    let plan = one_after_the_other(&lab, &task, 8);
     let begun = Arc::new(std::sync::Mutex::new(Vec::new()));
     let agents = {
         let begun = begun.clone();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlgym::runner::tasks_of;
 use mlgym::{ReadyTask, RunReport, Runner, Stage};
 use mlgym_agents::Agents;
 use mlgym_agents::automl::constraint::{Constraint, Measured};
@@ -16,7 +17,7 @@ use mlgym_journal::{
     Envelope, EpisodeId, EpisodeRecord, EpisodeView, Home, JournalReader, Purpose, RunManifest, TaskName,
 };
 use mlgym_leaderboard::Leaderboard;
-use mlgym_tasks::Task;
+use mlgym_tasks::{Suite, Task};
 use tokio::sync::mpsc;
 
 use crate::commands::bench::automl::is_comparison;
@@ -154,6 +155,15 @@ pub(crate) async fn execute(
         }
     }
     Ok(report)
+}
+
+/// Loads the tasks of an earlier run, as they were planned.
+pub(crate) fn planned_tasks(home: &Home, manifest: &RunManifest) -> Result<Vec<Arc<Task>>, Failure> {
+    if Suite::builtin_names().contains(&manifest.suite) {
+        // Unpacks it again where `clean --cache` removed it.
+        Suite::load(&manifest.suite, &home.cache())?;
+    }
+    Ok(tasks_of(manifest)?)
 }
 
 /// Says how to go on.

@@ -3,16 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use mlgym::runner::tasks_of;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     CallOutcome, Envelope, EpisodePlan, EpisodeView, Event, Home, JournalReader, Purpose, RunId, RunManifest,
 };
-use mlgym_tasks::{Suite, nearest};
+use mlgym_tasks::nearest;
 use serde::Serialize;
 
 use crate::commands::bench::automl::is_comparison;
-use crate::commands::execute::{execute, kept, make_run_ready, permitted, verdict};
+use crate::commands::execute::{execute, kept, make_run_ready, permitted, planned_tasks, verdict};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
 use crate::progress::Progress;
@@ -358,11 +357,7 @@ async fn resume(
     }
     let lock = RunLock::take(home, &manifest.run)?;
     manifest.parallel = parallel.map_or(manifest.parallel, usize::from);
-    if Suite::builtin_names().contains(&manifest.suite) {
-        // Unpacks it again where `clean --cache` removed it.
-        Suite::load(&manifest.suite, &home.cache())?;
-    }
-    let tasks = tasks_of(&manifest)?;
+    let tasks = planned_tasks(home, &manifest)?;
     permitted(session, &tasks)?;
     let leaderboard = session.leaderboard(home).await?;
     let progress = Progress::new();

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use mlgym::runner::tasks_of;
 use mlgym::{ReadyTask, Runner};
 use mlgym_agents::rivals::{Comparison, Rival, Rivals, SECONDS, compare};
 use mlgym_journal::run::RunLock;
@@ -18,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::commands::eval::{Seeds, parse_seeds, positive, select};
-use crate::commands::execute::{make_run_ready, verdict};
+use crate::commands::execute::{make_run_ready, planned_tasks, verdict};
 use crate::commands::run::find_among;
 use crate::failure::{Failure, Kind};
 use crate::output::table;
@@ -126,11 +125,7 @@ fn resumed(home: &Home, run: &str, parallel: Option<u16>) -> Result<(RunManifest
         return Err(Failure::message(Kind::Usage, text));
     }
     manifest.parallel = parallel.map_or(manifest.parallel, usize::from);
-    if Suite::builtin_names().contains(&manifest.suite) {
-        // Unpacks it again where `clean --cache` removed it.
-        Suite::load(&manifest.suite, &home.cache())?;
-    }
-    let tasks = tasks_of(&manifest)?;
+    let tasks = planned_tasks(home, &manifest)?;
     Ok((manifest, tasks))
 }
 
