@@ -106,6 +106,8 @@ pub(crate) fn score(value: Option<f64>) -> String {
 
 /// Writes a number of seconds as people say it.
 pub(crate) fn seconds(value: f64) -> String {
+    // Rounded first: there is no minute with 60 seconds.
+    let value = value.round();
     if value < 100.0 {
         format!("{value:.0} s")
     } else {
@@ -137,6 +139,7 @@ mod tests {
     fn times_and_scores_are_short() {
         assert_eq!(seconds(59.6), "60 s");
         assert_eq!(seconds(125.0), "2 min 05 s");
+        assert_eq!(seconds(359.7), "6 min 00 s");
         assert_eq!(
             (score(None), score(Some(0.98765)), score(Some(163.0))),
             ("–".into(), "0.9877".into(), "163.00".into())

@@ -226,6 +226,9 @@ fn is_stored(home: &Path, result: &Value) {
         let row = rows.iter().find(|row| row.agent == "automl").unwrap();
         assert_eq!((row.purpose.as_str(), row.sr), ("solve", Some(0.75)));
         assert_eq!(row.cs, result["judgement"]["assessment"]["cs"].as_f64());
+        let mut said = Command::new(env!("CARGO_BIN_EXE_mlgym"));
+        let said = said.env("MLGYM_HOME", home).arg("leaderboard").output().unwrap();
+        assert!(stderr(&said).contains("which rank no agents"), "{}", stderr(&said));
         // The same comes of the journals alone.
         command(&["leaderboard", "rebuild"]);
     }
