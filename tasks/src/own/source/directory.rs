@@ -262,3 +262,17 @@ fn ending(path: &Path) -> String {
 fn is_table(path: &Path) -> bool {
     ["csv", "tsv", "parquet", "gz"].contains(&ending(path).as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_for_an_image_is_what_can_be_read_as_one() {
+        let reader = include_str!("../python/images.py");
+        let line = reader.lines().find(|line| line.starts_with("ENDINGS = ")).unwrap();
+        let read: BTreeSet<&str> = line.split('"').skip(1).step_by(2).collect();
+        let taken: BTreeSet<String> = IMAGES.iter().map(|ending| format!(".{ending}")).collect();
+        assert_eq!(read, taken.iter().map(String::as_str).collect());
+    }
+}
