@@ -206,11 +206,16 @@ async fn a_job_that_leaves_no_process_is_interrupted(lab: &Lab) {
     // A shell that cannot fork gives up after some tries; this never does.
     let bomb = "python3 -c 'import os\nwhile True:\n try:\n  if not os.fork(): os.execlp(\"sleep\", \"sleep\", \"604\")\n \
                 except OSError: pass' 2>/dev/null";
+    shell(s, "echo kept > /workspace/kept").await;
     let job = s.spawn(bomb).await.unwrap();
     s.wait(&job, Duration::from_secs(3)).await.unwrap();
     let JobReport::Ended(output) = s.interrupt(&job).await.unwrap() else { panic!("not interrupted") };
-    assert_eq!(output.end, CommandEnd::Interrupted);
+    // gVisor's kernel keeps no limit of its own and falls when the host refuses it a process. The job may then be over
+    // before it is interrupted; the sandbox is started anew around its files, and says so.
+    let fell = lab.place == Place::Runsc && s.mishaps() == [Mishap::ShellRestarted];
+    assert!(output.end == CommandEnd::Interrupted || fell, "{output:?}");
     assert_eq!(count(s, "sleep 604").await, "0");
+    assert_eq!(said(s, "cat /workspace/kept").await, "kept");
     sandbox.destroy().await.unwrap();
 }
 
