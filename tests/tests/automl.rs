@@ -108,7 +108,7 @@ impl Agent for Driven {
         let mut engine = Engine::new(environment, context, &first.remaining);
         let made: Result<_, Stop> = async {
             let execution = executed(&mut engine, &self.0).await?;
-            let refit = engine.refit(&execution, 0, None).await?;
+            let refit = engine.refit(&execution, &execution.rows, None).await?;
             engine.verify().await?;
             Ok((execution, refit))
         }
@@ -200,7 +200,7 @@ impl Agent for Hurried {
             let hurried = engine.deliver(&mut late).await?;
             let mut last =
                 Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
-            engine.refit(&whole, 0, None).await?;
+            engine.refit(&whole, &whole.rows, None).await?;
             engine.environment().step(Action::shell("touch /tmp/nothing-fits")).await?;
             let saved = engine.deliver(&mut last).await?;
             engine.verify().await?;

@@ -55,7 +55,7 @@ impl Agent for Driven {
             let candidates = knowledge.suitable(&profile).into_iter().take(self.0).cloned().collect();
             let plan = Plan { tuned: 0, ..Plan::new("first", "a test", candidates) };
             let execution = engine.execute(&plan).await?;
-            engine.refit(&execution, 0, None).await?;
+            engine.refit(&execution, &execution.rows, None).await?;
             engine.verify().await
         }
         .await;

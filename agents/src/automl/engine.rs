@@ -14,14 +14,16 @@ use serde_json::json;
 use crate::automl::kinds::Kind;
 use crate::automl::knowledge::{Candidate, Knowledge, Profile};
 use crate::automl::plan::{Broken, Ensemble, Execution, Plan, Trained};
-use crate::automl::race::{self, Look, Tuning};
+use crate::automl::race;
 use crate::automl::scripts;
 use crate::automl::time::TimePlan;
 use crate::steps::{explain, last_line, must, put_all, quote, step};
 
 mod delivery;
+mod training;
 
 use delivery::Saved;
+use training::Round;
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -68,9 +70,6 @@ pub struct Engine<'a> {
     steps_left: Option<u64>,
 }
 
-/// Steps that are kept for what follows the last measurement: the ensemble, the saved model, checks, the submission.
-const STEPS_FOR_THE_END: u64 = 10;
-
 /// What an engine knows of its sandbox, which a fork of the sandbox shares.
 #[derive(Debug, Clone, Default)]
 struct Site {
@@ -87,6 +86,13 @@ struct Site {
     candidates: BTreeMap<String, Candidate>,
     /// The model that lies there.
     saved: Option<Saved>,
+}
+
+impl Site {
+    /// The rows that a fold is fitted on.
+    fn fold_rows(&self) -> u64 {
+        self.rows - self.rows / self.folds.max(2)
+    }
 }
 
 /// Where an engine stands, apart from its environment: for an engine of the same files in another environment.
@@ -292,9 +298,10 @@ impl<'a> Engine<'a> {
         }
         let ended = self.context.elapsed();
         let (seconds, ended) = (ended.saturating_sub(started).as_secs_f64(), ended.as_secs_f64());
-        let fits = self.fits(&round);
+        let (fits, rows) = (self.fits(&round), round.rows_of_results());
         let Round { trained, broken, .. } = round;
-        Ok(Execution { plan: plan.name.clone(), trained, broken, ensemble, seconds, ended, fits })
+        let plan = plan.name.clone();
+        Ok(Execution { plan, trained, broken, ensemble, seconds, ended, fits, rows })
     }
 
     /// Makes the ensemble of what a plan has come to so far, less what turns out to be made up.
@@ -306,129 +313,6 @@ impl<'a> Engine<'a> {
             return Err(Stop::Fallback(format!("no candidate could be trained in time{}", reasons.concat())));
         }
         self.ensemble(&round.trained).await
-    }
-
-    /// Takes a first look at every candidate: on the first fold, or on some of its rows where there are many.
-    async fn look(&mut self, candidates: &[Candidate], round: &mut Round) -> Result<Vec<Look>, Stop> {
-        let mut looks = Vec::new();
-        for (index, candidate) in candidates.iter().enumerate() {
-            let elapsed = self.context.elapsed();
-            let left = candidates.len() - index;
-            let last_chance = || if looks.is_empty() { round.time.last_chance(elapsed) } else { None };
-            let rest = round.time.race(elapsed).filter(|_| self.has_steps()).or_else(last_chance);
-            let Some(rest) = rest else {
-                self.context.note("look", format!("no time for {left} more candidates"))?;
-                break;
-            };
-            let phase = format!("look {}/{}", index + 1, candidates.len());
-            self.context.note(&phase, format!("{}: {}", candidate.name, candidate.why))?;
-            let (module, _) = self.module_of(candidate);
-            let rows = self.site.look_rows;
-            // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
-            #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
-            let fair = (3.0 * rest / left as f64).clamp(0.4 * rest, rest);
-            let arguments = format!("1 {rows} {fair:.0}", fair = fair.ceil());
-            let job = Job { name: label(&module), module, arguments, deadline: fair, program: "race.py" };
-            if let Some((seen, seconds)) = self.measure(&job, round).await? {
-                looks.push(Look { module: job.module, score: seen.score, seconds });
-            }
-        }
-        Ok(looks)
-    }
-
-    /// Measures those that go on after the first look, on every fold.
-    async fn race(&mut self, first: &[Look], round: &mut Round) -> Result<(), Stop> {
-        let again = if self.site.look_rows > 0 { Some(self.look_again(first, round).await?) } else { None };
-        let elapsed = self.context.elapsed();
-        let Some(left) = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)) else {
-            return Ok(());
-        };
-        let looks = again.as_deref().unwrap_or(first);
-        let growth = race::growth(self.site.folds);
-        let cheapest = first.iter().map(|look| look.seconds).fold(f64::INFINITY, f64::min);
-        // Half of what is left of everything, so that the best can be tuned, too.
-        let chosen = race::survivors(looks, growth, 0.5 * left);
-        let names: Vec<String> = chosen.iter().map(|index| label(&looks[*index].module)).collect();
-        let text = format!("{} of {} go on: {}", chosen.len(), looks.len(), names.join(", "));
-        self.context.note_with("race", text, json!({ "candidates": names }))?;
-        for (index, name) in chosen.into_iter().zip(names) {
-            let Look { module, seconds, .. } = &looks[index];
-            let elapsed = self.context.elapsed();
-            let is_first = round.trained.is_empty();
-            let rest = round.time.all(elapsed).filter(|_| self.has_steps() || is_first);
-            let Some(rest) = rest.or_else(|| round.time.last_chance(elapsed).filter(|_| is_first)) else {
-                break;
-            };
-            if !is_first && seconds * growth > rest {
-                continue;
-            }
-            // Room is left for making do with few rows.
-            let reserve = if is_first { cheapest * race::growth(self.site.folds) } else { 0.0 };
-            let deadline = (3.0 * seconds * growth + 3.0).min((rest - reserve).max(0.5 * rest));
-            let arguments = format!("{} 0 {:.0}", self.site.folds, deadline.ceil());
-            let job = Job { name, module: module.clone(), arguments, deadline, program: "race.py" };
-            if let Some((trained, took)) = self.measure(&job, round).await? {
-                round.costs.insert(trained.name.clone(), seconds + took);
-                round.keep(trained);
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at the better candidates again, on the whole first fold, which is kept; few rows say little of how long all take.
-    async fn look_again(&mut self, looks: &[Look], round: &mut Round) -> Result<Vec<Look>, Stop> {
-        let elapsed = self.context.elapsed();
-        let all = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed)).unwrap_or(0.0);
-        let end = elapsed.as_secs_f64() + race::second_look(round.time.race(elapsed), all);
-        let order = race::promoted(looks);
-        let mut again: Vec<Look> = Vec::new();
-        for (position, index) in order.iter().enumerate() {
-            let left = end - self.context.elapsed().as_secs_f64();
-            let is_over = left < 1.0 || !self.has_steps();
-            if is_over && !again.is_empty() {
-                break;
-            }
-            let allowed = race::allowance(left.max(1.0), order.len() - position);
-            let module = looks[*index].module.clone();
-            let arguments = format!("1 0 {:.0}", allowed.ceil());
-            let job = Job { name: label(&module), module, arguments, deadline: allowed, program: "race.py" };
-            if let Some((seen, seconds)) = self.measure(&job, round).await? {
-                again.push(Look { module: job.module, score: seen.score, seconds });
-            } else if is_over {
-                break;
-            }
-        }
-        Ok(again)
-    }
-
-    /// Has the best candidate that there is time for fitted on few rows of every fold, where none could be measured on all of
-    /// them: any model is better than the baseline.
-    async fn make_do(&mut self, looks: &[Look], round: &mut Round) -> Result<(), Stop> {
-        if !round.trained.is_empty() {
-            return Ok(());
-        }
-        let elapsed = self.context.elapsed();
-        let left = round.time.all(elapsed).or_else(|| round.time.last_chance(elapsed));
-        let Some(left) = left else { return Ok(()) };
-        let (rows, folds) = (race::fewest_rows(self.site.look_rows), self.site.folds);
-        let mut order: Vec<&Look> = looks.iter().collect();
-        order.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let Some(look) =
-            order.iter().find(|look| look.seconds * race::growth(folds) <= left).or(order.last())
-        else {
-            return Ok(());
-        };
-        let text = format!("{}: fitted on {rows} rows of each fold, for want of time", label(&look.module));
-        self.context.note("race", text)?;
-        let arguments = format!("{folds} {rows} {:.0}", left.ceil());
-        let module = look.module.clone();
-        let job = Job { name: label(&module), module, arguments, deadline: left, program: "race.py" };
-        if let Some((trained, took)) = self.measure(&job, round).await? {
-            round.costs.insert(trained.name.clone(), took);
-            round.rows.insert(trained.candidate.clone(), rows);
-            round.keep(trained);
-        }
-        Ok(())
     }
 
     /// Writes the modules of candidates that are not there yet.
@@ -461,126 +345,6 @@ impl<'a> Engine<'a> {
         }
         let text = scripts::module(candidate, kind, self.context.seed);
         (module, Some(text))
-    }
-
-    /// Tunes so many of the best by turns, while it pays and there is time; tells whether anything was tried.
-    async fn tune(&mut self, count: usize, round: &mut Round) -> Result<bool, Stop> {
-        let mut ranked: Vec<_> = round.trained.clone();
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let candidates = &self.site.candidates;
-        let is_tunable =
-            |trained: &Trained| candidates.get(&trained.candidate).is_some_and(Candidate::is_tunable);
-        let cost = |name: &str| round.costs.get(name).copied().unwrap_or(1.0);
-        let mut tunings: Vec<Tuning> = ranked
-            .into_iter()
-            .filter(is_tunable)
-            .take(count)
-            .map(|best| Tuning::new(best.candidate, best.name.clone(), best.score, cost(&best.name)))
-            .collect();
-        let mut has_tried = false;
-        let (mut began, mut last_gain, mut has_gained) = (None, 0.0, false);
-        loop {
-            let elapsed = self.context.elapsed();
-            let Some(left) = round.time.tuning(elapsed).filter(|_| self.has_steps()) else { break };
-            let is_long = round.time.is_long(elapsed);
-            let spent = elapsed.saturating_sub(*began.get_or_insert(elapsed)).as_secs_f64();
-            if std::mem::take(&mut has_gained) {
-                last_gain = spent;
-            }
-            if is_long && !race::has_hope(&tunings, spent, last_gain) {
-                self.context.note("tune", format!("nothing got better for {:.0} s", spent - last_gain))?;
-                break;
-            }
-            let Some((index, trials)) = race::next_batch(&tunings, left, is_long) else { break };
-            let tuning = &mut tunings[index];
-            let name = format!("{}-tuned", tuning.name);
-            let text = format!("{}: {trials} more trials, {:.5} so far", tuning.name, tuning.score);
-            self.context.note("tune", text)?;
-            #[expect(clippy::cast_precision_loss, reason = "a handful of trials")]
-            let deadline = (3.0 * tuning.cost * trials as f64 + 3.0).min(left + 2.0);
-            let arguments = format!("{trials} {:.0}", deadline.ceil());
-            let (module, name) = (tuning.module.clone(), name);
-            let job = Job { name, module, arguments, deadline: 1.5 * deadline, program: "tune.py" };
-            let started = self.context.elapsed();
-            let seen = self.measure(&job, round).await?;
-            let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
-            let score = seen.as_ref().map(|(trained, _)| trained.score);
-            has_gained = score.is_some_and(|score| score > tunings[index].score);
-            tunings[index].learn(trials, seconds, score);
-            if let Some((trained, _)) = seen {
-                round.costs.insert(trained.name.clone(), tunings[index].cost);
-                round.keep(trained);
-                has_tried = true;
-            }
-        }
-        Ok(has_tried)
-    }
-
-    /// Repeats the folds of the ensemble's members, the heaviest first, while there is time; tells whether any was.
-    async fn repeat(&mut self, ensemble: &Ensemble, round: &mut Round) -> Result<bool, Stop> {
-        if self.site.all_folds <= self.site.folds {
-            return Ok(false);
-        }
-        let mut members: Vec<(String, f64)> =
-            ensemble.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
-        members.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let mut has_repeated = false;
-        for (name, _) in members {
-            let Some(left) = round.time.all(self.context.elapsed()).filter(|_| self.has_steps()) else {
-                break;
-            };
-            let cost = round.costs.get(&name).copied().unwrap_or(f64::INFINITY);
-            let Some(member) = round.trained.iter().find(|trained| trained.name == name) else { continue };
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a small positive number; none is a count of 0"
-            )]
-            let affordable = (0.6 * left / cost).floor() as u64;
-            if affordable == 0 {
-                continue;
-            }
-            let folds = self.site.all_folds.min(self.site.folds * (1 + affordable));
-            let arguments = format!("{folds} 0 {:.0}", left.ceil());
-            let module = member.candidate.clone();
-            let job = Job { name, module, arguments, deadline: left, program: "race.py" };
-            if let Some((trained, _)) = self.measure(&job, round).await? {
-                round.keep(trained);
-                has_repeated = true;
-            }
-        }
-        Ok(has_repeated)
-    }
-
-    /// Tells whether there are steps left for more than the end of the work.
-    fn has_steps(&self) -> bool {
-        self.steps_left.is_none_or(|steps| steps > STEPS_FOR_THE_END)
-    }
-
-    /// Runs a program that measures a candidate, and returns the result with the seconds that it took; one that fails
-    /// is noted and left out.
-    async fn measure(&mut self, job: &Job, round: &mut Round) -> Result<Option<(Trained, f64)>, Stop> {
-        let Job { name, module, arguments, deadline, program } = job;
-        let arguments = format!("{module} {name} {} {arguments}", self.context.seed);
-        // The program ends itself at its deadline. Loading the libraries anew takes some seconds more.
-        let timeout = Some(deadline * 1.3 + 15.0);
-        let started = self.context.elapsed();
-        let seen = self.program(program, &arguments, timeout).await?;
-        let seconds = self.context.elapsed().saturating_sub(started).as_secs_f64();
-        if let Some(outcome) = last_line::<Trained>(&seen).filter(|_| seen.is_ok()) {
-            // Its name is the engine's, whatever the candidate prints.
-            let trained = Trained { name: name.clone(), candidate: module.clone(), seconds, ..outcome };
-            let text = format!("{name}: {:.5} in {seconds:.1} s", trained.raw);
-            let data = json!({ "candidate": name, "score": trained.raw, "error": trained.error,
-                               "seconds": trained.seconds, "parameters": trained.parameters });
-            self.context.note_with("trained", text, data)?;
-            return Ok(Some((trained, seconds)));
-        }
-        let reason = explain(&seen);
-        let text = format!("{name} was left out:\n{reason}");
-        self.context.note_with("failed", text, json!({ "candidate": name }))?;
-        round.broken.push(Broken { name: name.clone(), reason, forged: false });
-        Ok(None)
     }
 
     /// Makes the ensemble of results, which may be several plans', and writes its submission.
@@ -666,41 +430,4 @@ impl<'a> Engine<'a> {
 /// Tells whether a number is the same one computed again.
 fn is_same(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * a.abs().max(b.abs()).max(1.0)
-}
-
-/// What a plan has come to so far.
-struct Round {
-    time: TimePlan,
-    trained: Vec<Trained>,
-    broken: Vec<Broken>,
-    /// What one round of the folds takes, by result.
-    costs: BTreeMap<String, f64>,
-    /// The rows of each fold that a candidate was fitted on, where that was not all of them.
-    rows: BTreeMap<String, u64>,
-}
-
-impl Round {
-    /// Takes a result in, in place of an earlier one of its name.
-    fn keep(&mut self, trained: Trained) {
-        match self.trained.iter_mut().find(|known| known.name == trained.name) {
-            Some(known) => *known = trained,
-            None => self.trained.push(trained),
-        }
-    }
-}
-
-/// A run of a program that measures a candidate.
-struct Job {
-    name: String,
-    module: String,
-    program: &'static str,
-    /// What follows the candidate, the result and the seed.
-    arguments: String,
-    /// Seconds after which it ends itself.
-    deadline: f64,
-}
-
-/// A result's name, by its candidate's module.
-fn label(module: &str) -> String {
-    module.replace('_', "-")
 }

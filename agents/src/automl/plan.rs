@@ -103,6 +103,9 @@ pub struct Execution {
     /// How long fitting a result's model on all rows may take, in seconds, as its folds let expect.
     #[serde(default)]
     pub fits: BTreeMap<String, f64>,
+    /// The rows of each fold that results' models were fitted on, where there was no time for all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rows: BTreeMap<String, u64>,
 }
 
 impl Execution {

@@ -19,6 +19,9 @@ const PATIENCE: u64 = 24;
 /// The share of all that is left which looks at whole folds may take, after looks at few rows.
 const SECOND_LOOK: f64 = 0.4;
 
+/// A table whose folds have so many times the rows of a first look is a long one.
+const LONG: f64 = 8.0;
+
 /// Once it is long, tuning without any gain goes on for so much of what it took so far, and for so many seconds at least.
 const HOPE: (f64, f64) = (0.25, 40.0);
 
@@ -76,6 +79,77 @@ pub(crate) fn allowance(left: f64, count: usize) -> f64 {
 /// Returns the rows of each fold that a candidate is fitted on when none could be measured on all of them.
 pub(crate) fn fewest_rows(look: u64) -> u64 {
     if look > 0 { look } else { FEW_ROWS }
+}
+
+/// Returns the rows of a look between the one at few rows and one at whole folds, where whole folds of a long table may take
+/// longer than these seconds, by what these took: two looks tell how the time grows with the rows. `None` where whole folds can be
+/// looked at.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of rows, and a mean of two"
+)]
+pub(crate) fn middle_rows(looks: &[Look], few: u64, fold: u64, seconds: f64) -> Option<u64> {
+    let growth = fold as f64 / few as f64;
+    // At worst all of the time grows with the rows.
+    let worst: f64 = looks.iter().map(|look| look.seconds * growth).sum();
+    (growth > LONG && worst > seconds).then(|| (few as f64 * fold as f64).sqrt() as u64)
+}
+
+/// How a candidate's time grows with the rows that it is fitted on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pace {
+    seconds: f64,
+    per_row: f64,
+    rows: u64,
+}
+
+impl Pace {
+    /// Learns it from two looks: at few rows, and at more.
+    #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
+    pub(crate) fn new((few, first): (u64, f64), (more, second): (u64, f64)) -> Self {
+        let per_row = (second - first).max(0.0) / (more.saturating_sub(few)).max(1) as f64;
+        Self { seconds: second, per_row, rows: more }
+    }
+
+    /// The seconds that a fit on so many rows should take.
+    #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
+    pub(crate) fn seconds(&self, rows: u64) -> f64 {
+        (self.seconds + self.per_row * (rows as f64 - self.rows as f64)).max(0.05)
+    }
+
+    /// The rows, of so many, that a fit should get through in so many seconds; as many as were looked at, at least.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of rows, no larger than another one"
+    )]
+    pub(crate) fn rows(&self, seconds: f64, most: u64) -> u64 {
+        if self.seconds(most) <= seconds {
+            return most;
+        }
+        let more = (seconds - self.seconds) / self.per_row.max(f64::MIN_POSITIVE);
+        ((self.rows as f64 + more.max(0.0)) as u64).min(most)
+    }
+}
+
+/// Says on how many rows of each fold each of these is fitted, so that together they take so many seconds: what a fast one
+/// leaves is left to the slower ones.
+pub(crate) fn portions(paces: &[Pace], folds: u64, fold: u64, seconds: f64) -> Vec<u64> {
+    #[expect(clippy::cast_precision_loss, reason = "a handful of folds")]
+    let folds = folds as f64;
+    let mut order: Vec<usize> = (0..paces.len()).collect();
+    order.sort_by(|a, b| paces[*a].seconds(fold).total_cmp(&paces[*b].seconds(fold)));
+    let (mut rows, mut left) = (vec![0; paces.len()], seconds);
+    for (position, index) in order.into_iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
+        let share = left / (paces.len() - position) as f64;
+        rows[index] = paces[index].rows(share / folds, fold);
+        left = (left - folds * paces[index].seconds(rows[index])).max(0.0);
+    }
+    rows
 }
 
 /// Chooses who goes on, the best first: about half, more where time is plentiful, and nobody that would take most of
@@ -202,6 +276,21 @@ mod tests {
         assert_eq!(promoted(&five), [1, 3, 2, 4]);
         assert_eq!((second_look(Some(20.0), 30.0), second_look(None, 30.0)), (20.0, 12.0));
         assert_eq!((allowance(12.0, 4), allowance(3.0, 1)), (6.0, 3.0));
+    }
+
+    #[test]
+    fn folds_of_a_long_table_are_fitted_on_as_many_rows_as_there_is_time_for() {
+        let looks = looks(&[(0.5, 1.0), (0.4, 0.5)]);
+        assert_eq!(middle_rows(&looks, 3000, 300_000, 20.0), Some(30_000));
+        assert_eq!(middle_rows(&looks, 3000, 300_000, 151.0), None, "there is time for all");
+        assert_eq!(middle_rows(&looks, 3000, 20_000, 1.0), None, "it is not long");
+        let slow = Pace::new((3000, 1.0), (30_000, 3.7));
+        assert!((slow.seconds(300_000) - 30.7).abs() < 1e-9);
+        assert_eq!((slow.rows(5.7, 300_000), slow.rows(1.0, 300_000)), (50_000, 30_000));
+        let fast = Pace::new((3000, 0.5), (30_000, 0.5));
+        assert_eq!((fast.rows(0.5, 300_000), fast.seconds(300_000)), (300_000, 0.5));
+        // The fast one takes 1.5 of 18.6 seconds and leaves the rest.
+        assert_eq!(portions(&[slow, fast], 3, 300_000, 18.6), [50_000, 300_000]);
     }
 
     #[test]

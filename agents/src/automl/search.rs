@@ -300,7 +300,7 @@ async fn cost(
     let libraries: Vec<String> =
         demands.constraints.iter().filter_map(Constraint::forbids).map(str::to_owned).collect();
     let seconds = engine.time_for_a_fit();
-    let measured = match engine.refit(execution, 0, seconds).await {
+    let measured = match engine.refit(execution, &execution.rows, seconds).await {
         Ok(refit) => engine.cost(&refit, &libraries).await,
         Err(stop) => Err(stop),
     };

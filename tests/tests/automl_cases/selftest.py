@@ -123,7 +123,7 @@ def check(where, name, must, refused, every):
         results.append(output)
     missing = [candidate for candidate in must if candidate not in results]
     assert not missing, f"{missing} failed: {[broken.get(candidate) for candidate in missing]}"
-    code, said, complaint = program(where, "tune.py", must[0].replace("-", "_"), f"{must[0]}-tuned", 0, 2, 100)
+    code, said, complaint = program(where, "tune.py", must[0].replace("-", "_"), f"{must[0]}-tuned", 0, 2, 0, 100)
     assert code == 0, f"tuning failed: {complaint}"
     results.append(f"{must[0]}-tuned")
     code, said, complaint = program(where, "ensemble.py", 0, *results)
@@ -137,7 +137,6 @@ def check(where, name, must, refused, every):
          "correction": ensemble["corrections"][name]}
         for name, weight in ensemble["weights"].items()
     ]
-    (where / "members.json").write_text(json.dumps({"members": members, "bias": ensemble["bias"]}))
     for member in members:
         source = CANDIDATES / facts["task"] / f"candidate_{member['candidate']}.py"
         (where / "work" / source.name).write_text(source.read_text())
@@ -146,7 +145,9 @@ def check(where, name, must, refused, every):
     before = pd.read_csv(SUBMISSION)
     # In a hurry, and with all rows.
     for rows in (40, 0):
-        code, said, complaint = program(where, "refit.py", 0, where / "model", where / "members.json", rows)
+        some = {"members": [member | {"rows": rows} for member in members], "bias": ensemble["bias"]}
+        (where / "members.json").write_text(json.dumps(some))
+        code, said, complaint = program(where, "refit.py", 0, where / "model", where / "members.json")
         assert code == 0, f"no saved model of {rows} rows: {complaint}"
         code, said, complaint = program(where, "predict.py", where / "model")
         assert code == 0, f"the saved model of {rows} rows does not predict: {complaint}"

@@ -40,49 +40,89 @@ fn whole_fit(folds: u64) -> f64 {
     if folds > 1 { 1.0 / (folds as f64 - 1.0) } else { 1.3 }
 }
 
-/// What is fitted last, and handed over.
+/// A result whose model may be fitted last.
 #[derive(Debug, Clone, PartialEq)]
-struct LastFit {
-    /// The results that the model is made of.
-    members: Vec<String>,
-    /// The rows that they are fitted on; 0 for all.
-    rows: u64,
+struct Fit {
+    name: String,
+    /// The seconds that it may take on all rows.
+    seconds: f64,
+    /// The rows that it was measured with; 0 for as many as there are.
+    measured: u64,
 }
 
-/// Chooses what can be fitted in so many seconds: all `members` (with their weights, the heaviest first), as many of them as
-/// there is time for where these are most of the mixture, or else the best result that there is time for, or the fastest on
-/// the rows that there is time for. `all` has the seconds that each result may take, the best first.
+impl Fit {
+    /// The rows that it was measured with, of so many.
+    fn least(&self, rows: u64) -> u64 {
+        if self.measured == 0 { rows } else { self.measured.min(rows) }
+    }
+
+    /// The seconds that it takes on the rows that it was measured with.
+    fn least_seconds(&self, rows: u64) -> f64 {
+        self.seconds * share(self.least(rows), rows)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of rows")]
+fn share(part: u64, rows: u64) -> f64 {
+    part as f64 / rows.max(1) as f64
+}
+
+/// Returns so large a share of the rows.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "counts of rows, and a share of them"
+    reason = "a count of rows, and a part of it"
 )]
-fn last_fit(members: &[(String, f64)], all: &[(String, f64)], rows: u64, left: f64) -> LastFit {
-    let cost = |name: &String| all.iter().find(|(of, _)| of == name).map_or(0.0, |(_, seconds)| *seconds);
+fn part_of(rows: u64, share: f64) -> u64 {
+    (share.clamp(0.0, 1.0) * rows as f64).round() as u64
+}
+
+/// What is fitted last, and handed over: results, with the rows that they are fitted on where that is not all of them.
+type LastFit = BTreeMap<String, Option<u64>>;
+
+/// Chooses what can be fitted in so many seconds: all `members` (with their weights, the heaviest first), as many of them as
+/// there is time for where these are most of the mixture, or else the best result that there is time for, or the fastest on
+/// the rows that there is time for. Each is fitted on as many rows as it was measured with, and on more where there is time.
+/// `all` has every result, the best first.
+fn last_fit(members: &[(String, f64)], all: &[Fit], rows: u64, left: f64) -> LastFit {
     let (mut chosen, mut spent, mut weight) = (Vec::new(), 0.0, 0.0);
     for (name, share) in members {
-        if spent + cost(name) <= left {
-            spent += cost(name);
+        let Some(fit) = all.iter().find(|fit| fit.name == *name) else { continue };
+        if spent + fit.least_seconds(rows) <= left {
+            spent += fit.least_seconds(rows);
             weight += share;
-            chosen.push(name.clone());
+            chosen.push(fit);
         }
     }
     let whole: f64 = members.iter().map(|(_, share)| share).sum();
     if !chosen.is_empty() && weight >= 0.5 * whole {
-        return LastFit { members: chosen, rows: 0 };
+        return in_the_time(chosen, rows, left);
     }
-    if let Some((name, _)) = all.iter().find(|(_, seconds)| *seconds <= left) {
-        return LastFit { members: vec![name.clone()], rows: 0 };
+    if let Some(fit) = all.iter().find(|fit| fit.least_seconds(rows) <= left) {
+        return in_the_time(vec![fit], rows, left);
     }
-    let fastest = all.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let Some((name, seconds)) = fastest else {
-        return LastFit { members: members.iter().map(|(name, _)| name.clone()).collect(), rows: 0 };
+    let fastest = all.iter().min_by(|a, b| a.least_seconds(rows).total_cmp(&b.least_seconds(rows)));
+    let Some(fit) = fastest else {
+        return members.iter().map(|(name, _)| (name.clone(), None)).collect();
     };
     // Loading what is needed takes part of the time, whatever the rows.
-    let share = 0.6 * left / seconds;
-    let some = (share * rows as f64) as u64;
-    LastFit { members: vec![name.clone()], rows: some.max(FEW_ROWS.min(rows / 2)).max(1) }
+    let some = part_of(rows, 0.6 * left / fit.seconds);
+    BTreeMap::from([(fit.name.clone(), Some(some.max(FEW_ROWS.min(rows / 2)).max(1)))])
+}
+
+/// Gives each of these as many more rows than it was measured with as there is time for.
+fn in_the_time(mut fits: Vec<&Fit>, rows: u64, mut left: f64) -> LastFit {
+    fits.sort_by_key(|fit| std::cmp::Reverse(fit.least(rows)));
+    let mut chosen = LastFit::new();
+    for (position, fit) in fits.iter().enumerate() {
+        let rest: f64 = fits[position..].iter().map(|fit| fit.least_seconds(rows)).sum();
+        let wanted = share(fit.least(rows), rows) * (left / rest.max(f64::MIN_POSITIVE)).max(1.0);
+        let some = (wanted < 1.0).then(|| part_of(rows, wanted).max(fit.least(rows)));
+        left -= fit.seconds * wanted.min(1.0);
+        chosen.insert(fit.name.clone(), some);
+    }
+    chosen
 }
 
 impl Engine<'_> {
@@ -99,23 +139,27 @@ impl Engine<'_> {
     /// Keeps the time that fitting the ensemble on all rows may take, where the model is to be handed over.
     pub(super) fn keep_time(&self, ensemble: &Ensemble, round: &mut Round) {
         if self.hands_over() {
-            let fits = self.fits(round);
-            let members = ensemble.weights.keys();
-            round.time = round.time.keeping(members.filter_map(|name| fits.get(name)).sum());
+            let (fits, few, rows) = (self.fits(round), round.rows_of_results(), self.site.rows);
+            let least = |name: &String| {
+                let measured = few.get(name).copied().unwrap_or(0);
+                Some(Fit { name: name.clone(), seconds: *fits.get(name)?, measured }.least_seconds(rows))
+            };
+            round.time = round.time.keeping(ensemble.weights.keys().filter_map(least).sum());
         }
     }
 
     /// How long fitting each result's model on all rows may take.
     pub(super) fn fits(&self, round: &Round) -> BTreeMap<String, f64> {
-        let (whole, rows) = (whole_fit(self.site.folds), self.site.rows);
+        let (folds, rows) = (self.site.folds, self.site.rows);
         let fit = |trained: &Trained| {
             let cost = round.costs.get(&trained.name)?;
             // Of the trials, most were stopped early.
             let untuned = trained.name.strip_suffix("-tuned").and_then(|name| round.costs.get(name));
             let cost = untuned.map_or(*cost, |untuned| cost.max(*untuned));
-            #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
-            let more = round.rows.get(&trained.candidate).map_or(1.0, |few| rows as f64 / *few as f64);
-            Some((trained.name.clone(), cost * whole * more.max(1.0)))
+            #[expect(clippy::cast_precision_loss, reason = "counts of rows and folds")]
+            let more = |few: &u64| (rows as f64 / *few as f64).max(1.0) / folds.max(1) as f64;
+            let more = round.rows.get(&trained.candidate).map_or_else(|| whole_fit(folds), more);
+            Some((trained.name.clone(), cost * more))
         };
         round.trained.iter().filter_map(fit).collect()
     }
@@ -146,8 +190,12 @@ impl Engine<'_> {
         ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
         let seconds =
             |trained: &Trained| execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds);
-        let mut all: Vec<(String, f64)> =
-            ranked.into_iter().map(|trained| (trained.name.clone(), seconds(trained))).collect();
+        let fit = |trained: &Trained| Fit {
+            name: trained.name.clone(),
+            seconds: seconds(trained),
+            measured: execution.rows.get(&trained.name).copied().unwrap_or(0),
+        };
+        let mut all: Vec<Fit> = ranked.into_iter().map(fit).collect();
         let whole = execution.ensemble.clone();
         let mut reason: Option<String> = None;
         for number in 0..TRIES {
@@ -158,8 +206,8 @@ impl Engine<'_> {
                 Err(Stop::Fallback(failure)) => failure,
                 outcome => return outcome,
             };
-            if let [name] = chosen.members.as_slice() {
-                all.retain(|(other, _)| other != name);
+            if let (1, Some(name)) = (chosen.len(), chosen.keys().next()) {
+                all.retain(|fit| fit.name != *name);
             }
             let is_over = all.is_empty() || left <= 2.0 || self.steps_left.is_some_and(|steps| steps < 8);
             if number + 1 < TRIES && !is_over {
@@ -183,16 +231,16 @@ impl Engine<'_> {
     /// Fits and saves some of the results, after their mixture has taken the whole one's place.
     async fn deliver_only(&mut self, execution: &mut Execution, chosen: &LastFit) -> Result<Refit, Stop> {
         let weights = &execution.ensemble.weights;
-        let is_it = weights.len() == chosen.members.len()
-            && chosen.members.iter().all(|name| weights.contains_key(name));
-        if !is_it {
+        if !weights.keys().eq(chosen.keys()) {
             let before: Vec<&str> = weights.keys().map(String::as_str).collect();
-            let text = format!("fits {} in place of {}", chosen.members.join(", "), before.join(", "));
+            let now: Vec<&str> = chosen.keys().map(String::as_str).collect();
+            let text = format!("fits {} in place of {}", now.join(", "), before.join(", "));
             self.context.note("refit", text)?;
-            self.mix_only(execution, |name| chosen.members.iter().any(|wanted| wanted == name)).await?;
+            self.mix_only(execution, |name| chosen.contains_key(name)).await?;
         }
         let deadline = self.time.last_deadline(self.context.elapsed());
-        self.refit(execution, chosen.rows, deadline).await
+        let some = |(name, rows): (&String, &Option<u64>)| Some((name.clone(), (*rows)?));
+        self.refit(execution, &chosen.iter().filter_map(some).collect(), deadline).await
     }
 
     /// Makes the mixture of some of the results, and its submission.
@@ -207,27 +255,30 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Fits an execution's ensemble on all training rows, or on so many where that is above 0, within so many seconds, and
-    /// saves it with the modules that it needs, in [`scripts::MODEL`]. The submission stays as it is.
+    /// Fits an execution's ensemble within so many seconds, and saves it with the modules that it needs, in
+    /// [`scripts::MODEL`]: each member on all training rows, or on so many of them as `rows` says by result. The submission
+    /// stays as it is.
     pub async fn refit(
         &mut self,
         execution: &Execution,
-        rows: u64,
+        rows: &BTreeMap<String, u64>,
         seconds: Option<f64>,
     ) -> Result<Refit, Stop> {
-        let which = if rows == 0 { "all training rows".to_owned() } else { format!("{rows} training rows") };
-        self.context.note("refit", format!("fits the ensemble on {which} and saves it"))?;
+        let few: Vec<String> = rows.iter().map(|(name, rows)| format!("{name} on {rows} of them")).collect();
+        let text = ["fits the ensemble on all training rows and saves it".to_owned()];
+        self.context.note("refit", text.into_iter().chain(few).collect::<Vec<_>>().join("; "))?;
         let corrections = &execution.ensemble.corrections;
         let member = |(trained, weight): (&Trained, f64)| {
             let correction = corrections.get(&trained.name).cloned().unwrap_or_else(|| json!({}));
+            let rows = rows.get(&trained.name).copied().unwrap_or(0);
             json!({ "candidate": trained.candidate, "parameters": trained.parameters, "weight": weight,
-                    "correction": correction })
+                    "correction": correction, "rows": rows })
         };
         let members: Vec<_> = execution.members().map(member).collect();
         let members = json!({ "members": members, "bias": execution.ensemble.bias });
         let path = format!("{}/members.json", scripts::WORK);
         self.write(path.clone(), format!("{members:#}\n")).await?;
-        let arguments = format!("{} {} {path} {rows}", self.context.seed, scripts::MODEL);
+        let arguments = format!("{} {} {path}", self.context.seed, scripts::MODEL);
         let seen = self.program("refit.py", &arguments, seconds).await?;
         let refit: Option<Refit> = if seen.is_ok() { last_line(&seen) } else { None };
         let refit =
@@ -248,22 +299,39 @@ mod tests {
         let pairs = |pairs: &[(&str, f64)]| -> Vec<(String, f64)> {
             pairs.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
         };
-        let all = pairs(&[("a", 10.0), ("b", 6.0), ("e", 2.5), ("c", 3.0), ("d", 2.0)]);
-        let fit = |members: &[(&str, f64)], left| last_fit(&pairs(members), &all, 9000, left);
-        let some = |members: &[&str], rows| LastFit {
-            members: members.iter().map(|name| (*name).to_owned()).collect(),
-            rows,
+        let fits = |fits: &[(&str, f64, u64)]| -> Vec<Fit> {
+            let fit = |(name, seconds, measured): &(&str, f64, u64)| Fit {
+                name: (*name).to_owned(),
+                seconds: *seconds,
+                measured: *measured,
+            };
+            fits.iter().map(fit).collect()
         };
+        let some = |members: &[(&str, Option<u64>)]| -> LastFit {
+            members.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect()
+        };
+        let whole = |members: &[&str]| some(&members.iter().map(|name| (*name, None)).collect::<Vec<_>>());
+        let all = fits(&[("a", 10.0, 0), ("b", 6.0, 0), ("e", 2.5, 0), ("c", 3.0, 0), ("d", 2.0, 0)]);
+        let fit = |members: &[(&str, f64)], left| last_fit(&pairs(members), &all, 9000, left);
         let mixture = [("a", 0.6), ("b", 0.25), ("c", 0.15)];
-        assert_eq!(fit(&mixture, 20.0), some(&["a", "b", "c"], 0));
-        assert_eq!(fit(&mixture, 14.0), some(&["a", "c"], 0), "the heaviest goes before");
-        assert_eq!(fit(&mixture, 9.0), some(&["b"], 0), "a mixture without its weight is none");
-        assert_eq!(fit(&mixture[..2], 4.0), some(&["e"], 0), "the best that is fast enough");
-        assert_eq!(fit(&mixture[..2], 2.2), some(&["d"], 0));
-        assert_eq!(fit(&mixture[..2], 1.0), some(&["d"], 2700), "or fast enough on few rows");
-        assert_eq!(fit(&mixture[..2], 0.1), some(&["d"], 1000));
-        assert_eq!(fit(&[], 7.0), some(&["b"], 0), "where no mixture is wanted");
-        assert_eq!(last_fit(&pairs(&[("x", 1.0)]), &[], 9000, 0.1), some(&["x"], 0));
+        assert_eq!(fit(&mixture, 20.0), whole(&["a", "b", "c"]));
+        assert_eq!(fit(&mixture, 14.0), whole(&["a", "c"]), "the heaviest goes before");
+        assert_eq!(fit(&mixture, 9.0), whole(&["b"]), "a mixture without its weight is none");
+        assert_eq!(fit(&mixture[..2], 4.0), whole(&["e"]), "the best that is fast enough");
+        assert_eq!(fit(&mixture[..2], 2.2), whole(&["d"]));
+        assert_eq!(fit(&mixture[..2], 1.0), some(&[("d", Some(2700))]), "or fast enough on few rows");
+        assert_eq!(fit(&mixture[..2], 0.1), some(&[("d", Some(1000))]));
+        assert_eq!(fit(&[], 7.0), whole(&["b"]), "where no mixture is wanted");
+        assert_eq!(last_fit(&pairs(&[("x", 1.0)]), &[], 9000, 0.1), whole(&["x"]));
+        // Of a long table, slow ones were measured on few rows: they are fitted on as many, or on more.
+        let all = fits(&[("slow", 100.0, 1000), ("middle", 40.0, 2000), ("fast", 1.0, 0)]);
+        let fit = |members: &[(&str, f64)], left| last_fit(&pairs(members), &all, 10_000, left);
+        let three = [("slow", 0.6), ("middle", 0.3), ("fast", 0.1)];
+        assert_eq!(fit(&three, 37.0), some(&[("slow", Some(2000)), ("middle", Some(4000)), ("fast", None)]));
+        assert_eq!(fit(&three, 19.0), some(&[("slow", Some(1000)), ("middle", Some(2000)), ("fast", None)]));
+        assert_eq!(fit(&three, 15.0), some(&[("slow", Some(1400)), ("fast", None)]));
+        assert_eq!(fit(&three, 500.0), whole(&["slow", "middle", "fast"]));
+        assert_eq!(fit(&three, 9.0), some(&[("middle", Some(2250))]), "better than the fast one");
         assert_eq!((whole_fit(5), whole_fit(1)), (0.25, 1.3));
     }
 }

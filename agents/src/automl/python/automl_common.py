@@ -209,6 +209,18 @@ def sample(rows, count, seed):
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
+def some_rows(problem, count):
+    """So many of all training rows, with one of each class at least; all where rows cannot be left out."""
+    rows = np.arange(len(problem.y))
+    if problem.kind.at_once:
+        return rows
+    some = sample(rows, count, problem.seed)
+    if problem.count is not None:
+        # A class that nobody drew could not be predicted.
+        some = np.union1d(some, np.unique(problem.y, return_index=True)[1])
+    return some
+
+
 def fit_fold(problem, make, fold, rows=0, with_test=True):
     """Fits a model on a fold, or on so many of its rows. Returns what it predicts for the held-out rows, and for the
     test rows, each at every stage of the model; one for a model that has none."""
@@ -244,7 +256,7 @@ class Tally:
         shape = (len(problem.y), problem.count) if IS_CLASSES else (len(problem.y),)
         self.total = np.zeros((count, *shape))
         self.times = np.zeros(len(problem.y))
-        self.tests, self.folds = 0.0, []
+        self.tests, self.folds, self.rows = 0.0, [], 0
 
     def add(self, problem, make, fold, rows=0):
         """Takes a fold in, fitted on so many of its rows or on all; where folds have no meaning, everything with the first."""
@@ -252,6 +264,7 @@ class Tally:
             if not self.folds:
                 self._add_all(problem, make)
             return
+        self.rows = rows
         held, test = fit_fold(problem, make, fold, rows)
         if not np.isfinite(held).all() or (test is not None and not np.isfinite(test).all()):
             raise SystemExit("the predictions are not finite")
@@ -296,7 +309,8 @@ class Tally:
         if problem.kind.mean_of_folds:
             return self.oof(stage), self.tests[stage] / len(self.folds)
         model = make() if self.stages is None else make(rounds=int(self.stages[stage]))
-        model.fit(problem.x, problem.y)
+        rows = some_rows(problem, self.rows)
+        model.fit(take(problem.x, rows), problem.y[rows])
         return self.oof(stage), predict(model, problem.x_test, problem.count)
 
 

@@ -1,8 +1,7 @@
-"""`refit.py SEED DIRECTORY MEMBERS ROWS`: fits the ensemble's members on all training rows, or on so many where ROWS is
-above 0 and rows can be left out, and saves one predictor.
+"""`refit.py SEED DIRECTORY MEMBERS`: fits the ensemble's members and saves one predictor.
 
-MEMBERS is a file with a JSON object: `members`, a list of {"candidate", "parameters", "weight", "correction"}, and
-`bias`. The directory gets `model.pkl` and every module that is needed to load it, so that neither /data nor the
+MEMBERS is a file with a JSON object: `members`, a list of {"candidate", "parameters", "weight", "correction", "rows"}, and
+`bias`. A member is fitted on all training rows, or on so many where `rows` is above 0 and rows can be left out. The directory gets `model.pkl` and every module that is needed to load it, so that neither /data nor the
 engine's directory is needed there. Prints the files.
 """
 
@@ -10,23 +9,20 @@ import importlib
 import shutil
 
 import joblib
-from automl_common import DATA, SPEC, WORK, Problem, json, np, pathlib, pd, sample, sys
+from automl_common import DATA, SPEC, WORK, Problem, json, pathlib, pd, some_rows, sys
 from mlgym_model import Predictor, take
 
 seed, directory, ensemble = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
 problem = Problem.load(seed)
-x, y = problem.x, problem.y
-if int(sys.argv[4]) > 0 and not problem.kind.at_once:
-    rows = sample(np.arange(len(y)), int(sys.argv[4]), seed)
-    if problem.count is not None:
-        # A class that nobody drew could not be predicted.
-        rows = np.union1d(rows, np.unique(y, return_index=True)[1])
-    x, y = take(x, rows), y[rows]
+most = 0
 fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}", *problem.kind.modules]
 for member in ensemble["members"]:
     module = f"candidate_{member['candidate']}"
     modules.append(module)
     model = importlib.import_module(module).make(**member["parameters"])
+    rows = some_rows(problem, member["rows"])
+    x, y = take(problem.x, rows), problem.y[rows]
+    most = max(most, len(y))
     fitted.append((member["weight"], member["correction"], model.fit(x, y)))
 predictor = Predictor(SPEC, problem.kind, problem.classes, fitted, ensemble["bias"])
 # It takes the place of an earlier model when it is whole: a fit that is cut off leaves that one.
@@ -45,4 +41,4 @@ if directory.exists():
 fresh.rename(directory)
 shutil.rmtree(old, ignore_errors=True)
 files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
-print(json.dumps({"directory": str(directory), "files": files, "rows": len(y), "members": len(fitted)}))
+print(json.dumps({"directory": str(directory), "files": files, "rows": most, "members": len(fitted)}))

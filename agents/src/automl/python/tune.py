@@ -1,4 +1,5 @@
-"""`tune.py CANDIDATE OUTPUT SEED TRIALS DEADLINE`: tries more sets of parameters, where an earlier call left off.
+"""`tune.py CANDIDATE OUTPUT SEED TRIALS ROWS DEADLINE`: tries more sets of parameters, where an earlier call left off;
+with ROWS above 0 each fold is fitted on so many of its rows.
 
 The first that is known is what `race.py` measured, so that tuning never ends below it. A set that is behind the
 best one on the same folds, by more than these folds differ, is stopped early. The best is kept as a result of its
@@ -13,7 +14,7 @@ import optuna
 from automl_common import OUT, Problem, Tally, finish, np, pickle, replacing, smooth_score, state_path, stop_after, sys, time
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-name, output, seed, trials, deadline = sys.argv[1:]
+name, output, seed, trials, rows, deadline = sys.argv[1:]
 started = time.monotonic()
 stop_after(1.5 * float(deadline))
 problem = Problem.load(int(seed))
@@ -75,7 +76,7 @@ for number in range(int(trials)):
         make = functools.partial(candidate.make, **chosen)
         tally = Tally(problem, make)
         for fold in range(problem.once):
-            tally.add(problem, make, fold)
+            tally.add(problem, make, fold, int(rows))
             value, scores = value_of(tally)
             behind = np.array(state["scores"][: len(scores)]) - np.array(scores)
             spread = np.std(behind, ddof=1) / np.sqrt(len(behind)) if len(behind) > 1 else np.std(state["scores"])
