@@ -17,6 +17,7 @@ use crate::models::{EpisodeModel, Model, providers_failure};
 use crate::react::React;
 use crate::repository::{self, Account, Allowance};
 use crate::steps::{run_baseline, step, submit};
+use mlgym_journal::fold::FALLBACK;
 
 mod ask;
 pub mod assessment;
@@ -124,7 +125,7 @@ impl Agent for AutoMl {
                 hand_in_own(environment, context, &reason).await
             }
             Err(Stop::Fallback(reason)) => {
-                context.note("baseline", format!("{reason}: submits the task's baseline"))?;
+                context.note(FALLBACK, format!("{reason}: submits the task's baseline"))?;
                 if run_baseline(environment, "automl").await? { submit(environment).await } else { Ok(()) }
             }
         }
@@ -142,7 +143,7 @@ async fn hand_in_own(
     context: &Context,
     reason: &str,
 ) -> Result<(), AgentError> {
-    context.note("fallback", format!("{reason}: hands in what the repository's own program wrote"))?;
+    context.note(FALLBACK, format!("{reason}: hands in what the repository's own program wrote"))?;
     if repository::restore(environment).await? { submit(environment).await } else { Ok(()) }
 }
 

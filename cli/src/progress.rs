@@ -93,8 +93,11 @@ impl Progress {
         }
     }
 
-    /// Shows a moving line until it is finished with.
+    /// Shows a moving line until it is finished with; where nobody watches, it is written once.
     pub(crate) fn spinner(&self, text: String) -> ProgressBar {
+        if !self.is_shown {
+            say(format!("{text} …"));
+        }
         let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
         let bar = self.bars.add(ProgressBar::new_spinner());
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -154,6 +157,9 @@ impl Progress {
         if self.is_shown {
             self.line(over(&event.episode, &view));
         }
+        if let Some(fallback) = &view.fallback {
+            self.line(told(&event.episode, &view, fallback));
+        }
         Some(view)
     }
 }
@@ -174,20 +180,32 @@ impl Watcher for Progress {
 
 /// One line about a running episode: task, step, phase, best score; the time left stands at its end.
 fn running(episode: &EpisodeId, view: &EpisodeView) -> String {
-    let name = view.started.as_ref().map_or_else(
-        || episode.to_string(),
-        |started| format!("{} {} s{}", started.agent, started.task.short(), started.seed),
-    );
+    let name = name_of(episode, view);
     let phase = view.phase.as_deref().or(view.action).unwrap_or("start");
     let best = view.best_validated.map(|best| format!("  best {best:.3}")).unwrap_or_default();
     format!("{name:<34} step {:<3} {phase:<14}{best}", view.steps)
 }
 
-fn over(episode: &EpisodeId, view: &EpisodeView) -> String {
-    let name = view.started.as_ref().map_or_else(
+fn name_of(episode: &EpisodeId, view: &EpisodeView) -> String {
+    view.started.as_ref().map_or_else(
         || episode.to_string(),
         |started| format!("{} {} s{}", started.agent, started.task.short(), started.seed),
-    );
+    )
+}
+
+/// Why an episode's submission is no better, in a line.
+fn told(episode: &EpisodeId, view: &EpisodeView, fallback: &str) -> String {
+    let lines: Vec<&str> = fallback.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // The last line of several is an error's own; what was done about it follows it.
+    let said = match lines.as_slice() {
+        [first, .., last] => format!("{first} {last}"),
+        _ => lines.concat(),
+    };
+    format!("{}: fell back: {said}", name_of(episode, view))
+}
+
+fn over(episode: &EpisodeId, view: &EpisodeView) -> String {
+    let name = name_of(episode, view);
     let (status, time) = view.end.as_ref().map_or(("", 0.0), |end| (end.status.as_str(), end.usage.wall_s));
     let metric = view.started.as_ref().map(|started| started.metric.name.as_str()).unwrap_or_default();
     match (view.raw, view.normalised) {
@@ -204,6 +222,20 @@ fn over(episode: &EpisodeId, view: &EpisodeView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_there_is_nothing_better_is_one_line() {
+        let told =
+            |fallback| told(&EpisodeId::new("automl.own.s0").unwrap(), &EpisodeView::default(), fallback);
+        insta::assert_snapshot!(
+            told("no candidate could be trained in time: submits the task's baseline"),
+            @"automl.own.s0: fell back: no candidate could be trained in time: submits the task's baseline"
+        );
+        insta::assert_snapshot!(
+            told("the data cannot be read:\nTraceback:\n  File x\nValueError: no rows: submits the task's baseline"),
+            @"automl.own.s0: fell back: the data cannot be read: ValueError: no rows: submits the task's baseline"
+        );
+    }
 
     #[test]
     fn a_running_episode_is_one_line() {

@@ -26,6 +26,8 @@ pub struct EpisodeView {
     pub sandbox: Option<String>,
     /// The phase that the agent says it is in.
     pub phase: Option<String>,
+    /// What was handed in for want of something better, and why, in the agent's words.
+    pub fallback: Option<String>,
     /// The last action's kind.
     pub action: Option<&'static str>,
     /// Steps taken.
@@ -57,6 +59,9 @@ pub struct EpisodeView {
     /// How the delivered solution came out, where it was checked.
     pub assessment: Option<Assessment>,
 }
+
+/// The phase of a note that says that something is handed in for want of something better.
+pub const FALLBACK: &str = "fallback";
 
 /// How an episode ended.
 #[derive(Debug, Clone)]
@@ -130,7 +135,12 @@ impl EpisodeView {
                 self.usd += call.usd.unwrap_or(0.0);
             }
             Event::Verdict(verdict) => self.verdicts.push((**verdict).clone()),
-            Event::Note { phase, .. } => self.phase = Some(phase.clone()),
+            Event::Note { phase, text, .. } => {
+                self.phase = Some(phase.clone());
+                if phase == FALLBACK {
+                    self.fallback = Some(text.clone());
+                }
+            }
             Event::Submitted { files, usage, truncated } => {
                 let submission = Submission { files: files.clone(), usage: *usage, truncated: *truncated };
                 self.submission = Some(submission);

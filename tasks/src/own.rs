@@ -101,6 +101,9 @@ pub struct Facts {
     pub features: Vec<String>,
     /// What else the user should know, a sentence each.
     pub said: Vec<String>,
+    /// What makes a good score worthless, perhaps, a sentence each.
+    #[serde(default)]
+    pub beware: Vec<String>,
     /// What one prediction for all rows scores on the test rows, by metric.
     pub constant: BTreeMap<String, f64>,
 }

@@ -16,7 +16,7 @@ use mlgym_agents::automl::kinds::KINDS;
 use mlgym_agents::automl::knowledge::{Candidate, Knowledge};
 use mlgym_agents::automl::plan::{Execution, Plan, Refit};
 use mlgym_agents::automl::{AutoMl, scripts};
-use mlgym_journal::{EpisodePlan, EpisodeStatus, Event, Observation};
+use mlgym_journal::{EpisodePlan, EpisodeStatus, EpisodeView, Observation};
 use mlgym_sandbox::image::{ImageBuilder, Images};
 use mlgym_tasks::PreparedData;
 use mlgym_tests::Lab;
@@ -303,11 +303,6 @@ async fn a_table_that_cannot_be_learnt_from_gets_the_baseline_and_says_why() {
     let agent = |_: &EpisodePlan| Some(Box::new(AutoMl::default()) as Box<dyn Agent>);
     let report = lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
     assert_eq!((report.records[0].status, report.records[0].raw), (EpisodeStatus::Graded, Some(0.25)));
-    let notes: Vec<String> = lab
-        .journal(&manifest)
-        .into_iter()
-        .filter_map(|line| if let Event::Note { text, .. } = line.event { Some(text) } else { None })
-        .collect();
-    let why = notes.iter().find(|note| note.contains("baseline")).expect("a note on the baseline");
+    let why = EpisodeView::of(&lab.journal(&manifest)).fallback.expect("what was handed in instead");
     assert!(why.contains("1 labelled rows are too few to learn from"), "{why}");
 }

@@ -520,6 +520,105 @@ fn decided() -> Vec<Case> {
     ]
 }
 
+/// Columns that tell the target by themselves, and such that only seem to.
+fn telling() -> Vec<Case> {
+    use Expected::Made;
+    let told = |column: &str| json!({ "beware": [format!("the column '{column}' tells 'y' by itself: where it is not known before 'y' is, leave it out (--drop {column})")] });
+    let random = |row: usize, seed: usize| (row * 7919 + seed * 104_729) % 10_007;
+    let y = || json!({ "target": "y" });
+    let no = || json!({ "beware": [] });
+    vec![
+        case(
+            "a word tells the class",
+            rows("x,outcome,y", 400, |row| {
+                let paid = random(row, 1) % 3 == 0;
+                format!(
+                    "{},{},{}",
+                    random(row, 2),
+                    ["repaid", "written off"][usize::from(paid)],
+                    usize::from(paid)
+                )
+            }),
+            y(),
+            Made(told("outcome"), &[]),
+        ),
+        case(
+            "a number tells the class",
+            rows("x,days_late,y", 400, |row| {
+                let late = random(row, 1) % 3 == 0;
+                let days = if late { 1 + random(row, 3) % 90 } else { 0 };
+                format!("{},{days},{}", random(row, 2), ["paid", "late"][usize::from(late)])
+            }),
+            y(),
+            Made(told("days_late"), &[]),
+        ),
+        case(
+            "the target in another unit",
+            rows("x,cents,y", 400, |row| {
+                format!(
+                    "{},{},{}.{:02}",
+                    random(row, 2),
+                    random(row, 1),
+                    random(row, 1) / 100,
+                    random(row, 1) % 100
+                )
+            }),
+            y(),
+            Made(told("cents"), &[]),
+        ),
+        case(
+            "a date tells the class",
+            rows("x,closed,y", 400, |row| {
+                let open = random(row, 1) % 2 == 0;
+                let closed = if open { String::new() } else { format!("2024-03-{:02}", 1 + row % 28) };
+                format!("{},{closed},{}", random(row, 2), ["closed", "open"][usize::from(open)])
+            }),
+            y(),
+            Made(told("closed"), &["dates: 'closed'"]),
+        ),
+        case(
+            "a good column tells nearly all",
+            rows("x,y", 400, |row| {
+                format!(
+                    "{},{}",
+                    random(row, 1) % 100,
+                    usize::from(random(row, 1) % 100 + random(row, 2) % 12 > 55)
+                )
+            }),
+            y(),
+            Made(no(), &[]),
+        ),
+        case(
+            "one class is rare",
+            rows("x,y", 600, |row| {
+                format!("{},{}", random(row, 1), if row % 100 == 0 { "yes" } else { "no" })
+            }),
+            y(),
+            Made(no(), &[]),
+        ),
+        case(
+            "what goes on with time",
+            rows("day,x,y", 300, |row| {
+                format!(
+                    "2024-{:02}-{:02},{},{}",
+                    1 + row / 28,
+                    1 + row % 28,
+                    random(row, 1),
+                    row * 100 + random(row, 2) % 10
+                )
+            }),
+            json!({ "target": "y", "time": "day" }),
+            Made(no(), &[]),
+        ),
+        case(
+            "few rows say nothing",
+            rows("x,y", 40, |row| format!("{row},{}", row % 2)),
+            y(),
+            Made(no(), &[]),
+        ),
+    ]
+}
+
 fn of_images() -> Vec<Case> {
     use Expected::Made;
     vec![
@@ -528,11 +627,16 @@ fn of_images() -> Vec<Case> {
             "import os\nfrom PIL import Image\nfor c in 'ab':\n  os.mkdir(f'source/{c}')\n  for i in range(30):\n    \
              Image.new('RGB', (90, 60), (200 * (c == 'a'), 8 * i, 9)).save(f'source/{c}/{i}.jpg')\n\
              open('source/a/broken.png', 'w').write('no')\n\
-             open('source/a/again.jpg', 'wb').write(open('source/a/1.jpg', 'rb').read())",
+             open('source/a/again.jpg', 'wb').write(open('source/a/1.jpg', 'rb').read())\n\
+             for i in range(3): open(f'source/b/{i}.HEIC', 'w').write('no')",
             json!({ "kind": "images" }),
             Made(
                 json!({ "labels": ["a", "b"], "test": 12, "target": "class" }),
-                &["1 files cannot be read as images", "1 images are the same as another"],
+                &[
+                    "1 files cannot be read as images",
+                    "1 images are the same as another",
+                    "left out: 3 of .heic",
+                ],
             ),
         ),
         made(
@@ -570,6 +674,7 @@ async fn data_is_read_or_refused_in_words_that_help() {
         read,
         looked_for,
         decided,
+        telling,
         of_images,
     ];
     let cases: Vec<Case> = tables.into_iter().flat_map(|table| table()).collect();

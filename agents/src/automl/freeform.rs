@@ -2,6 +2,7 @@
 //! what lies there in the end is judged by the hidden validation. What fails goes back to both with the reason.
 
 use mlgym::{Action, AgentError, Environment, Observation};
+use mlgym_journal::fold::FALLBACK;
 use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -100,7 +101,7 @@ pub(crate) async fn solve(
             Err(error) => match providers_failure(&error) {
                 // What was scored before is not lost with the provider.
                 Some(told) if has_score => {
-                    pipeline.context.note("fallback", format!("{told}: hands in what there is"))?;
+                    pipeline.context.note(FALLBACK, format!("{told}: hands in what there is"))?;
                     return hand_in(environment, pipeline.context, case.account).await;
                 }
                 _ => return Err(error),
@@ -115,7 +116,7 @@ pub(crate) async fn solve(
         }
         failure = Some(reason);
     }
-    pipeline.context.note("fallback", "no attempt passed; hands in what there is")?;
+    pipeline.context.note(FALLBACK, "no attempt passed; hands in what there is")?;
     hand_in(environment, pipeline.context, case.account).await
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlgym::{AgentError, Context};
+use mlgym_journal::fold::FALLBACK;
 use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
 use mlgym_tasks::Task;
 use serde_json::json;
@@ -218,7 +219,7 @@ impl Pipeline<'_> {
         match reserve {
             Some(reserve) => {
                 let text = format!("no plan passed; hands in {}, the best of them ({reason})", reserve.name);
-                self.context.note("fallback", text)?;
+                self.context.note(FALLBACK, text)?;
                 self.conclude(&known.constraints, &reserve.missed)?;
                 Ok((Winner::Trunk, is_demanded))
             }

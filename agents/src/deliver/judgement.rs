@@ -108,8 +108,8 @@ fn loads(case: &Case<'_>) -> Verdict {
     ];
     let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let reason = format!(
-        "predict.py ended with exit code 0 in a fresh container without the data, and its {} predictions are finite \
-         and in range",
+        "predict.py ended with exit code 0 in a fresh container without the data, and its predictions for {} hidden \
+         rows (the test's and the validation's) are finite and in range",
         deployment.rows
     );
     check(subject, true, reason, numbers.collect())

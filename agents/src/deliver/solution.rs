@@ -70,12 +70,14 @@ impl Solution {
         self.judgement.measured.metrics.get(&self.metric.name).copied()
     }
 
-    /// Says what speaks against using it though it passes all checks: simpler models do better on the same hidden rows.
+    /// Says what speaks against using it though it passes all checks: simpler models do better on the same hidden rows, or the
+    /// data tells more than will be known.
     pub fn find_doubts(&self) -> Vec<String> {
         let own = self.score().or(self.submission);
         let simpler =
             [("one prediction for all rows", self.constant()), ("a plain linear model", self.baseline)];
-        own.map_or_else(Vec::new, |own| doubts(&self.metric, own, &simpler))
+        let doubts = own.map_or_else(Vec::new, |own| doubts(&self.metric, own, &simpler));
+        doubts.into_iter().chain(self.data.beware.iter().cloned()).collect()
     }
 
     /// The score of one prediction for all rows.

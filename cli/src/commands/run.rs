@@ -203,7 +203,9 @@ fn show(session: &Session, home: &Home, run: &str, episode: Option<&str>) -> Res
             seed: plan.seed,
             status: damage.as_ref().map(|_| "unreadable").or(end.map(|end| end.status.as_str())),
             phase: view.phase.clone(),
-            reason: damage.or_else(|| end.and_then(|end| end.reason.clone())),
+            reason: damage
+                .or_else(|| end.and_then(|end| end.reason.clone()))
+                .or_else(|| view.fallback.clone()),
             metric: view.started.as_ref().map(|started| started.metric.name.clone()),
             raw: view.raw,
             normalised: view.normalised,

@@ -351,6 +351,9 @@ fn tell(own: &OwnTask, progress: &Progress) {
     for said in &facts.said {
         progress.line(format!("  {said}"));
     }
+    for beware in &facts.beware {
+        progress.line(format!("  beware: {beware}"));
+    }
     progress.line(format!(
         "  {} rows to learn from, {} to validate on, {} hidden for the test, split {}",
         facts.train, facts.validation, facts.test, facts.split

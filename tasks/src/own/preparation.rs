@@ -23,13 +23,14 @@ pub const METRICS: &str = include_str!("python/metrics.py");
 pub const IMAGES: &str = include_str!("python/images.py");
 
 /// The modules of the preparation, by file name; `prepare.py` is the program.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("table.py", TABLE),
     ("columns.py", COLUMNS),
     ("metrics.py", METRICS),
     ("images.py", IMAGES),
     ("target.py", include_str!("python/target.py")),
     ("split.py", include_str!("python/split.py")),
+    ("telltale.py", include_str!("python/telltale.py")),
     ("prepare.py", include_str!("python/prepare.py")),
 ];
 

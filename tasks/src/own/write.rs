@@ -177,7 +177,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "file": "wi\"ne.csv", "rows": 178, "columns": 14, "target": "culti\nvar", "task": "classification",
             "why": "because", "metric": "accuracy", "goal": "maximize", "labels": ["a", "b"], "written": ["a", "b"],
-            "split": "at random", "train": 124, "validation": 18, "test": 36, "features": ["x"], "said": [],
+            "split": "at random", "train": 124, "validation": 18, "test": 36, "features": ["x"], "said": [], "beware": [],
             "constant": { "log_loss": 1.09, "accuracy": 0.4, "roc_auc": 0.5, "f1": 0.2 },
         }))
         .unwrap()

@@ -37,6 +37,9 @@ def describe(column, used, delimiter=None):
         return entry | {"kind": "date", "day_first": day_first}
     if len(known) > LEAST_FOR_NAMES and known.nunique() == len(known) and known.str.len().mean() < 40 and not _dates(known):
         return entry | {"kind": "none", "why": "it holds a different word in every row, as names and numbers of records do"}
+    if _dates(known):
+        # Stored as they are written, which is a date wherever they are read.
+        return entry | {"kind": "category", "moments": True}
     return entry | {"kind": "category"}
 
 

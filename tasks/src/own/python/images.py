@@ -4,6 +4,7 @@ Images lie in a directory for each class, or all in one with a table that names 
 decoded is counted and left out when a task is made, and refused when a model is asked.
 """
 
+import collections
 import hashlib
 import json
 import pathlib
@@ -14,6 +15,8 @@ import pandas as pd
 from table import Unreadable, open_table
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+# What holds images, too, and is not read.
+UNREAD = {".heic", ".heif", ".avif", ".svg", ".jxl", ".jp2", ".tga", ".psd", ".ico", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm", ".nii"}
 # The longest side that is learnt from.
 SIDE = 32
 # Directories that are parts of a collection, and not classes.
@@ -160,6 +163,12 @@ def make(request, output):
 def _labelled(root, request, said):
     """Pairs of a file and its class, and how many files there are."""
     paths = files_in(root)
+    unread = collections.Counter(path.suffix.lower() for path in root.rglob("*") if path.is_file() and path.suffix.lower() in UNREAD)
+    kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in sorted(unread.items()))
+    if unread:
+        said.append(f"files of these kinds are not read and left out: {kinds}")
+    if not paths and unread:
+        raise Unreadable(f"{request['file']} holds images of kinds only that are not read ({kinds}): convert them to PNG or JPEG")
     if not paths:
         raise Unreadable(f"{request['file']} holds no images: put them in a directory for each class, or beside a table of labels")
     tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".csv", ".tsv", ".parquet")]

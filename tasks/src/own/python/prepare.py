@@ -7,6 +7,7 @@ Runs in a sandbox without network. `request.json` says what was asked for. What 
 import json
 import os
 import pathlib
+import shlex
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ import columns as kinds
 import metrics
 import split
 import target as targets
+import telltale
 from table import Unreadable, clean, once_each, open_table, tidy
 
 OUTPUT = pathlib.Path(os.environ["MLGYM_OUTPUT"])
@@ -115,6 +117,13 @@ def make(request):
     part = part[part > 0]
     entries, features = features_of(kept, part, request, said, rows.delimiter)
     said.append(taken_for(entries))
+    learnt = part == split.TRAIN
+    # Which row a moment is of may tell all, and rows are split by it.
+    asked = features.drop(columns=[request["time"]], errors="ignore")[learnt]
+    beware = [
+        f"the column {column!r} tells {name!r} by itself: where it is not known before {name!r} is, leave it out (--drop {shlex.quote(column)})"
+        for column in telltale.telling(asked, truth[learnt], classes is not None, np.random.default_rng(request["seed"]))
+    ]
     metric = request["metric"] or ("log_loss" if kind == "classification" else "rmse")
     description = describe(rows, kind, metric, labels, kept.columns)
     groups = None
@@ -141,6 +150,7 @@ def make(request):
         "test": int((part == split.TEST).sum()),
         "features": [entry["name"] for entry in entries if entry["kind"] != "none"],
         "said": said,
+        "beware": beware,
         "constant": constant(truth, part, kind, labels),
     }
 
@@ -204,11 +214,18 @@ def features_of(kept, part, request, said, delimiter):
     return entries, kinds.cast(kept, entries)
 
 
+TAKEN = {
+    "numbers": lambda entry: entry["kind"] == "number",
+    "words": lambda entry: entry["kind"] == "category" and not entry.get("moments"),
+    "dates": lambda entry: entry["kind"] == "date" or entry.get("moments"),
+}
+
+
 def taken_for(entries):
     """What each column was taken for, in a sentence."""
     parts = []
-    for kind, names in (("number", "numbers"), ("category", "words"), ("date", "dates")):
-        found = [entry["name"] for entry in entries if entry["kind"] == kind]
+    for names, is_one in TAKEN.items():
+        found = [entry["name"] for entry in entries if is_one(entry)]
         if found:
             more = f" and {len(found) - 12} more" if len(found) > 12 else ""
             parts.append(f"{names}: {', '.join(map(repr, found[:12]))}{more}")
