@@ -37,6 +37,12 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
     /// Returns the clock that a branch reads: branches run side by side, so each has a sequence of readings of its own.
     fn on(&self, branch: BranchId) -> Arc<dyn Clock>;
+
+    /// So many times longer than usual a sandbox's program should be let run before it is cut off: it runs in the sandbox's own
+    /// time. Where readings are recorded or repeated, a slower machine is to come to the same.
+    fn patience(&self) -> f64 {
+        1.0
+    }
 }
 
 /// The time that really passes.

@@ -17,6 +17,9 @@ use super::api::ModelError;
 /// Where readings are kept in a recording.
 pub(super) const DIRECTORY: &str = "clock";
 
+/// A machine that is so many times slower than the recording's should still come to the same.
+const PATIENCE: f64 = 4.0;
+
 /// The trunk's readings are in `<episode>.json`, a branch's in `<episode>.b<number>.json`: branches run side by side, and
 /// each reads its clock in an order of its own.
 fn readings_of(recording: &Path, episode: &EpisodeId, branch: BranchId) -> PathBuf {
@@ -97,6 +100,10 @@ impl Clock for RecordedClock {
     fn on(&self, branch: BranchId) -> Arc<dyn Clock> {
         Arc::new(Self::of_branch(self.clock.on(branch), self.tape.clone(), branch))
     }
+
+    fn patience(&self) -> f64 {
+        PATIENCE
+    }
 }
 
 /// Shows what was written down, then goes on from there as time really passes.
@@ -165,6 +172,10 @@ impl Clock for ReplayedClock {
         let clock = self.clock.on(branch);
         Arc::new(Self { clock, recording, episode, readings, state: Mutex::default() })
     }
+
+    fn patience(&self) -> f64 {
+        PATIENCE
+    }
 }
 
 #[cfg(test)]
@@ -194,9 +205,11 @@ mod tests {
         let branch = recorded.on(BranchId(2));
         let seen = [recorded.elapsed(), branch.elapsed(), recorded.elapsed()];
         assert_eq!(seen.map(|time| time.as_secs()), [0, 100, 0]);
+        assert_eq!((recorded.patience(), branch.patience(), set.patience()), (PATIENCE, PATIENCE, 1.0));
         *set.0.lock().unwrap() = Duration::from_secs(7);
         let replayed = ReplayedClock::open(set, directory.path(), &episode).unwrap();
         let branch = replayed.on(BranchId(2));
+        assert_eq!((replayed.patience(), branch.patience()), (PATIENCE, PATIENCE));
         assert_eq!([branch.elapsed(), replayed.elapsed(), replayed.elapsed()], [seen[1], seen[0], seen[2]]);
     }
 

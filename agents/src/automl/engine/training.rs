@@ -38,8 +38,9 @@ impl Engine<'_> {
             // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
             #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
             let fair = (3.0 * rest / left as f64).clamp(0.4 * rest, rest);
-            let arguments = format!("1 {rows} {fair:.0}", fair = fair.ceil());
-            let job = Job { name: label(&module), module, arguments, deadline: fair, program: "race.py" };
+            let deadline = self.lax(fair, rest);
+            let arguments = format!("1 {rows} {:.0}", deadline.ceil());
+            let job = Job { name: label(&module), module, arguments, deadline, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
                 looks.push(Look { module: job.module, score: seen.score, seconds });
             }
@@ -77,6 +78,7 @@ impl Engine<'_> {
             // Room is left for making do with few rows.
             let reserve = if is_first { cheapest * race::growth(self.site.folds) } else { 0.0 };
             let deadline = (3.0 * seconds + 3.0).min((rest - reserve).max(0.5 * rest));
+            let deadline = self.lax(deadline, rest);
             let arguments = format!("{} {rows} {:.0}", self.site.folds, deadline.ceil());
             let job = Job { name, module, arguments, deadline, program: "race.py" };
             if rows > 0 {
@@ -146,9 +148,9 @@ impl Engine<'_> {
                 break;
             }
             let allowed = race::allowance(left.max(1.0), better.len() - position);
-            let module = look.module.clone();
-            let arguments = format!("1 {} {:.0}", middle.unwrap_or(0), allowed.ceil());
-            let job = Job { name: label(&module), module, arguments, deadline: allowed, program: "race.py" };
+            let (module, deadline) = (look.module.clone(), self.lax(allowed, left));
+            let arguments = format!("1 {} {:.0}", middle.unwrap_or(0), deadline.ceil());
+            let job = Job { name: label(&module), module, arguments, deadline, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
                 again.push(Look { module: job.module, score: seen.score, seconds });
             } else if is_over {
@@ -223,6 +225,7 @@ impl Engine<'_> {
             self.context.note("tune", text)?;
             #[expect(clippy::cast_precision_loss, reason = "a handful of trials")]
             let deadline = (3.0 * tuning.cost * trials as f64 + 3.0).min(left + 2.0);
+            let deadline = self.lax(deadline, left + 2.0);
             let rows = round.rows_of(&tuning.module);
             let arguments = format!("{trials} {rows} {:.0}", deadline.ceil());
             let (module, name) = (tuning.module.clone(), name);
@@ -262,7 +265,7 @@ impl Engine<'_> {
                 clippy::cast_sign_loss,
                 reason = "a small positive number; none is a count of 0"
             )]
-            let affordable = (0.6 * left / cost).floor() as u64;
+            let affordable = (0.6 * left / (cost * self.context.clock.patience())).floor() as u64;
             if affordable == 0 {
                 continue;
             }
@@ -276,6 +279,11 @@ impl Engine<'_> {
             }
         }
         Ok(has_repeated)
+    }
+
+    /// A deadline as late as patience with a slower machine wants it, within so many seconds.
+    fn lax(&self, deadline: f64, most: f64) -> f64 {
+        (deadline * self.context.clock.patience()).min(most).max(deadline)
     }
 
     /// Tells whether there are steps left for more than the end of the work.
