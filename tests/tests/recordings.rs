@@ -1,18 +1,23 @@
 //! Recorded episodes, replayed without a model and without a network: the same answers lead to the same score.
 //!
-//! `fixtures/recordings/<name>/` holds a recording and `fixture.json`: which task, agent and options, the score that the
-//! recorded run had, and how the answers came about.
+//! `fixtures/recordings/<name>/` holds a recording, the journal of the episode that made it, and `fixture.json`: which task,
+//! agent and options, and how the answers came about. Where the engine is made to act otherwise and no request changes,
+//! `mlgym eval --replay` makes the journal of the same answers anew.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get must fail it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use mlgym::{Action, AgentFactory, ReadyTask};
 use mlgym_agents::Agents;
+use mlgym_agents::automl::scripts;
 use mlgym_agents::models::recorded_model;
-use mlgym_journal::{AgentName, BranchId, EpisodeId, EpisodeStatus, Event, RunManifest};
+use mlgym_journal::{
+    AgentName, BranchId, Digest, Envelope, EpisodeId, EpisodeStatus, EpisodeView, Event, JournalReader,
+    RunManifest,
+};
 use mlgym_tests::Lab;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -29,8 +34,6 @@ struct Fixture {
     wall_s: f64,
     #[serde(default)]
     options: serde_json::Map<String, serde_json::Value>,
-    /// The raw score that the recorded run had.
-    raw: f64,
     /// How the answers came about.
     made: String,
 }
@@ -57,33 +60,74 @@ fn planned(lab: &Lab, ready: &ReadyTask, fixture: &Fixture, recording: &Path) ->
     plan
 }
 
-/// What a replay did and came to.
+/// What an episode did and came to.
 #[derive(Debug)]
-struct Replayed {
+struct Course {
     /// Every action of every branch, in the order of each.
     actions: BTreeMap<BranchId, Vec<Action>>,
+    /// The requests that the model answered.
+    calls: BTreeSet<Digest>,
     raw: f64,
 }
 
-async fn replayed(directory: &Path, fixture: &Fixture) -> Replayed {
+/// An action without the text of the engine's own programs, which may be edited.
+fn plain(action: &Action) -> Action {
+    match action {
+        Action::Write { path, .. } if path.starts_with(scripts::WORK) => {
+            Action::Write { path: path.clone(), content: String::new() }
+        }
+        action => action.clone(),
+    }
+}
+
+impl Course {
+    fn of(journal: &[Envelope]) -> Self {
+        let (mut actions, mut calls) = (BTreeMap::<_, Vec<_>>::new(), BTreeSet::new());
+        for line in journal {
+            match &line.event {
+                Event::ModelCall(call) => {
+                    calls.insert(call.request.clone());
+                }
+                Event::Action { action, .. } => actions.entry(line.branch).or_default().push(plain(action)),
+                _ => {}
+            }
+        }
+        let raw = EpisodeView::of(journal).raw.unwrap();
+        Self { actions, calls, raw }
+    }
+
+    /// Says where another course of the same episode parts from this one.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let branches: BTreeSet<_> = self.actions.keys().chain(other.actions.keys()).collect();
+        branches.into_iter().find_map(|branch| {
+            let of = |course: &Self| course.actions.get(branch).cloned().unwrap_or_default();
+            let (one, two) = (of(self), of(other));
+            let place = (0..one.len().max(two.len())).find(|place| one.get(*place) != two.get(*place))?;
+            let shown = |actions: &[Action]| {
+                let text =
+                    actions.get(place).map_or_else(|| "nothing".to_owned(), |action| format!("{action:?}"));
+                text.chars().take(400).collect::<String>()
+            };
+            Some(format!("action {place} of branch {branch:?} is\n  {}\nand\n  {}", shown(&one), shown(&two)))
+        })
+    }
+}
+
+/// The episode that made a fixture.
+fn recorded(directory: &Path) -> Course {
+    let lines = JournalReader::open(&directory.join("journal.jsonl")).unwrap();
+    Course::of(&lines.collect::<Result<Vec<_>, _>>().unwrap())
+}
+
+async fn replayed(directory: &Path, fixture: &Fixture) -> Course {
     let lab = Lab::new().await;
     let ready = lab.built_in(&fixture.suite, &fixture.task).await;
     let plan = planned(&lab, &ready, fixture, &directory.join("recording"));
     let agents: Arc<dyn AgentFactory> = Arc::new(Agents::default());
     let report = lab.run(&plan, ready, agents, CancellationToken::new()).await.unwrap();
     let record = &report.records[0];
-    let name = directory.display();
-    assert_eq!(record.status, EpisodeStatus::Graded, "{name}: {:?}", record.reason);
-    let (mut actions, mut calls) = (BTreeMap::<_, Vec<_>>::new(), 0);
-    for line in lab.journal(&plan) {
-        match line.event {
-            Event::ModelCall(_) => calls += 1,
-            Event::Action { action, .. } => actions.entry(line.branch).or_default().push(action),
-            _ => {}
-        }
-    }
-    assert!(calls > 1, "{name}: the recording answered");
-    Replayed { actions, raw: record.raw.unwrap() }
+    assert_eq!(record.status, EpisodeStatus::Graded, "{}: {:?}", directory.display(), record.reason);
+    Course::of(&lab.journal(&plan))
 }
 
 /// Replays a fixture twice, and says what is wrong; nothing where all is as it was recorded.
@@ -97,16 +141,24 @@ async fn mismatch(directory: &Path, slots: &Semaphore) -> Option<String> {
         replayed(directory, &fixture).await
     };
     let (first, second) = tokio::join!(replay(), replay());
+    let recorded = recorded(directory);
+    assert!(recorded.calls.len() > 1, "{name}: the recording answered");
+    if let Some(difference) = first.difference(&second) {
+        return Some(format!("{name}: two replays act differently: {difference}"));
+    }
+    if recorded.calls != first.calls {
+        return Some(format!("{name}: a replay asks otherwise than what was recorded"));
+    }
+    if let Some(difference) = recorded.difference(&first) {
+        return Some(format!("{name}: a replay acts otherwise than what was recorded: {difference}"));
+    }
     // On one machine nothing differs.
     if first.raw != second.raw {
         return Some(format!("{name}: {} in one replay, {} in another", first.raw, second.raw));
     }
-    if first.actions != second.actions {
-        return Some(format!("{name}: two replays act differently"));
-    }
     // Another kind of processor than the recording's rounds otherwise, and models pass that on.
-    let is_off = (first.raw - fixture.raw).abs() > 1e-4 * fixture.raw.abs().max(1.0);
-    is_off.then(|| format!("{name}: {}, not {}", first.raw, fixture.raw))
+    let is_off = (first.raw - recorded.raw).abs() > 1e-4 * recorded.raw.abs().max(1.0);
+    is_off.then(|| format!("{name}: {}, not {}", first.raw, recorded.raw))
 }
 
 #[tokio::test(flavor = "multi_thread")]
