@@ -3,7 +3,7 @@
 
 use mlgym::{Action, AgentError, Environment, Observation};
 use mlgym_journal::fold::FALLBACK;
-use mlgym_journal::{Judge, Outcome, Verdict, VerdictStage};
+use mlgym_journal::{Judge, Outcome, Remaining, Verdict, VerdictStage};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ use crate::automl::pipeline::Pipeline;
 use crate::automl::prompts;
 use crate::models::{Model, providers_failure};
 use crate::react::{Errand, React, ReactOptions, Worked};
+use crate::rendering;
 use crate::repository::Account;
 use crate::steps::{step, validated, verdict};
 
@@ -43,7 +44,8 @@ impl Outline {
             self.steps.iter().enumerate().map(|(index, step)| format!("{}. {step}", index + 1)).collect();
         let mut text = format!(
             "The plan, \"{}\" ({}). Follow it where it holds, and depart from it where what you see says so:\n{}\n\nCall \
-             `submit` when you are done: the submission is checked before it is handed in.",
+             `submit` when you are done: what lies there is scored on the validation split before it is handed in, and comes back \
+             to you where it is no better than the baseline or cannot be scored.",
             self.name,
             self.why,
             steps.join("\n")
@@ -128,7 +130,7 @@ async fn work(
     (environment, first): (&mut dyn Environment, &Observation),
     (failure, known, round): (Option<&str>, &str, u32),
 ) -> Result<(Worked, String), AgentError> {
-    let outline = plan(case, model, failure, round).await?;
+    let outline = plan(case, model, first, (failure, round)).await?;
     let brief = match &outline {
         Some(outline) => outline.brief(failure),
         None => failure.unwrap_or_default().to_owned(),
@@ -147,8 +149,8 @@ pub(crate) fn options() -> ReactOptions {
 async fn plan(
     case: Case<'_>,
     model: &dyn Model,
-    failure: Option<&str>,
-    round: u32,
+    first: &Observation,
+    (failure, round): (Option<&str>, u32),
 ) -> Result<Option<Outline>, AgentError> {
     let pipeline = case.pipeline;
     pipeline.context.note("plan", "a plan in words: no pipeline is for this task")?;
@@ -158,8 +160,14 @@ async fn plan(
         &minijinja::context! { instruction => task.instruction.as_str(), metric => task.metric.name.as_str(), dataset => false },
     );
     user.push_str(&format!(
-        "\nThe naive baseline scores {}, the reference solution {}. The submission lies at {}.",
-        task.metric.baseline, task.metric.reference, task.submission
+        "\nThe naive baseline scores {}, the reference solution {}. The submission's path is {}. The container has {} processor \
+         cores and {} MiB of memory. At the start there are {}.",
+        task.metric.baseline,
+        task.metric.reference,
+        task.submission,
+        task.limits.cpus,
+        task.limits.memory_bytes >> 20,
+        allotted(&first.remaining)
     ));
     let failed =
         failure.map(|failure| format!("An earlier plan was carried out and did not pass: {failure}"));
@@ -192,6 +200,13 @@ async fn plan(
     };
     pipeline.context.verdict(verdict)?;
     Ok(outline)
+}
+
+/// The budgets at the start, in words.
+fn allotted(left: &Remaining) -> String {
+    // Whole minutes, which do not depend on how long the sandbox took to start.
+    let time = left.wall_s.map(|wall| format!(", about {:.0} minutes", (wall / 60.0).max(1.0)));
+    format!("{}{}", rendering::counts(left), time.unwrap_or_default())
 }
 
 /// Judges what lies there by the hidden validation, where the task has some left. `None` when the episode is over.
