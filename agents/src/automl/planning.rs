@@ -188,7 +188,7 @@ pub(crate) async fn draw(model: &dyn Model, case: &Case<'_>, number: u32) -> Res
     let propose = |role: &'static str, focus: &str| {
         let system = context! {
             role, focus, most => PROPOSALS, plan => draft.value.name.as_str(), why => draft.value.why.as_str(),
-            forbidden => listed(case.forbidden), kind => case.dataset.kind.as_str(), task => case.dataset.task.as_str(),
+            chosen => &draft.value.candidates, forbidden => listed(case.forbidden), kind => case.dataset.kind.as_str(), task => case.dataset.task.as_str(),
         };
         Question {
             role,

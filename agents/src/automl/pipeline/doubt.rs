@@ -28,8 +28,8 @@ impl Pipeline<'_> {
             "request": self.task.description, "metric": self.task.metric.name, "goal": self.task.metric.goal,
             "naive_baseline": self.task.metric.baseline, "target": known.dataset.more.get("target"),
             "data": known.profile, "plan": planned.plan.name, "candidates": names,
-            "code": Digest::of(&serde_json::to_vec(&planned.plan.candidates).unwrap_or_default()),
-            "constraints_kept": known.demands(),
+            "digest_of_all_code": Digest::of(&serde_json::to_vec(&planned.plan.candidates).unwrap_or_default()),
+            "constraints_that_are_kept": Some(known.demands()).filter(|demands| !demands.is_empty()),
         });
         let digits = |value: f64| format!("{value:.5}").parse::<f64>().unwrap_or(value);
         let candidates: Vec<_> = planned.plan.candidates.iter().map(|candidate| {

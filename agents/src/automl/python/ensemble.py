@@ -2,8 +2,8 @@
 
 Results are added with replacement while the metric improves ("Ensemble selection from libraries of models", ICML
 2004), once for each fold without its rows; the weights are the mean over the folds. What the mean is worth is
-measured on the rows that had no say in the weights, and where it is worth less than the best single result would be
-by the same measure, that result is taken alone.
+measured on the rows that had no say in the weights, and where it is clearly worth less than the best single result would be
+by the same measure, that result is taken alone. Where that is within the folds' differences, the mean is the safer one.
 """
 
 from automl_common import (
@@ -65,6 +65,11 @@ def select(y, oof):
     return {name: chosen.count(name) / len(chosen) for name in set(chosen)}
 
 
+def is_clear(gains):
+    """Whether the folds agree that something is gained."""
+    return len(gains) == 1 or np.mean(gains) > 2 * np.std(gains, ddof=1) / np.sqrt(len(gains))
+
+
 problem = Problem.load(int(sys.argv[1]))
 names = sorted(sys.argv[2:])
 kept = {name: np.load(OUT / f"{name}.npz") for name in names}
@@ -79,7 +84,7 @@ names = problem.kind.finalists(problem, {name: values[known] for name, values in
 oof = {name: oof[name] for name in names}
 
 together, alone = np.full_like(oof[names[0]], np.nan), np.full_like(oof[names[0]], np.nan)
-weights = dict.fromkeys(names, 0.0)
+weights, gains = dict.fromkeys(names, 0.0), []
 for _, held_out in problem.folds[: problem.once]:
     outside = known.copy()
     outside[held_out] = False
@@ -93,8 +98,11 @@ for _, held_out in problem.folds[: problem.once]:
     best = max(names, key=lambda name: smooth_score(problem, y[rows], oof[name][rows]))
     together[held_out] = sum(weight * oof[name][held_out] for name, weight in selection.items())
     alone[held_out] = oof[best][held_out]
+    there = held_out[known[held_out]]
+    if len(there):
+        gains.append(smooth_score(problem, y[there], alone[there]) - smooth_score(problem, y[there], together[there]))
 value, single = smooth_score(problem, y[known], together[known]), smooth_score(problem, y[known], alone[known])
-if single > value:
+if single > value and is_clear(gains):
     best = max(names, key=lambda name: smooth_score(problem, y[known], oof[name][known]))
     weights, together, value = {best: 1.0}, alone, single
 weights = {name: weight for name, weight in weights.items() if weight >= LEAST} or weights
