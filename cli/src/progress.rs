@@ -160,6 +160,14 @@ impl Progress {
         if let Some(fallback) = &view.fallback {
             self.line(told(&event.episode, &view, fallback));
         }
+        if view.other_outcomes > 0 {
+            let (others, calls) = (view.other_outcomes, view.model_calls);
+            self.line(format!(
+                "{}: {others} of {calls} answers were repeated though commands printed something else than when they were \
+                 recorded",
+                name_of(&event.episode, &view)
+            ));
+        }
         Some(view)
     }
 }

@@ -40,6 +40,8 @@ pub struct EpisodeView {
     pub remaining: Remaining,
     /// Model calls so far.
     pub model_calls: u64,
+    /// Of these, in a replay, those whose recorded answer was given though tools came to something else than before it.
+    pub other_outcomes: u64,
     /// Model tokens used so far.
     pub tokens: u64,
     /// US dollars spent so far.
@@ -131,6 +133,7 @@ impl EpisodeView {
             }
             Event::ModelCall(call) => {
                 self.model_calls += 1;
+                self.other_outcomes += u64::from(call.recorded_for.is_some());
                 self.tokens = self.tokens.saturating_add(call.tokens.total());
                 self.usd += call.usd.unwrap_or(0.0);
             }

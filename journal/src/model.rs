@@ -67,6 +67,9 @@ pub struct ModelCall {
     pub seconds: f64,
     /// Attempts that it took, counted from 1.
     pub attempts: u32,
+    /// In a replay, the recorded request that was answered so, where what tools came to before differs from this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_for: Option<Digest>,
 }
 
 /// What came of a call.

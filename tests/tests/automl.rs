@@ -30,14 +30,16 @@ struct Table {
     dataset: Value,
 }
 
-/// Two clusters of points with a class each, and as many test rows.
+/// Two clusters of points with a class each, and as many test rows, 2000 at most.
 fn two_clusters(rows: usize) -> Table {
     let (mut train, mut test) = ("id,a,b,word,label\n".to_owned(), "id,a,b,word\n".to_owned());
     for row in 0..rows {
         let side = row % 2;
         let (a, b) = ((row * 37 % 100) as f64 / 100.0 + side as f64, (row * 53 % 100) as f64 / 100.0);
         writeln!(train, "{row},{a},{b},w{},{}", row % 3, ["no", "yes"][side]).unwrap();
-        writeln!(test, "{},{b},{a},w{}", rows + row, row % 4).unwrap();
+        if row < 2000 {
+            writeln!(test, "{},{b},{a},w{}", rows + row, row % 4).unwrap();
+        }
     }
     let dataset = json!({
         "kind": "tabular", "task": "classification", "metric": "log_loss", "goal": "minimize", "train": "train.csv",
@@ -245,6 +247,64 @@ async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
     assert!((40..=42).contains(&hurried.1.rows), "{:?}", hurried.1);
     // The model that lies there still.
     assert_eq!((names(&saved.0), saved.1.rows), (vec!["steady".to_owned()], 80));
+}
+
+/// Carries a plan out and hands its model over.
+struct Whole(Plan, Arc<Mutex<Option<(Execution, Execution, Refit)>>>);
+
+#[async_trait]
+impl Agent for Whole {
+    async fn run(
+        &mut self,
+        environment: &mut dyn Environment,
+        context: &mut Context,
+    ) -> Result<(), AgentError> {
+        let (first, _) = environment.reset(context.seed).await?;
+        let mut engine = Engine::new(environment, context, &first.remaining);
+        let made: Result<_, Stop> = async {
+            let execution = executed(&mut engine, &self.0).await?;
+            let mut delivered = execution.clone();
+            let refit = engine.deliver(&mut delivered).await?;
+            engine.verify().await?;
+            Ok((execution, delivered, refit))
+        }
+        .await;
+        *self.1.lock().unwrap() = Some(made.expect("the engine goes through"));
+        environment.step(Action::Submit).await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_slow_model_of_a_long_table_is_measured_and_fitted_on_as_many_rows_as_there_is_time_for() {
+    let rows = 200_000;
+    let (lab, ready) = lab(&two_clusters(rows), 60.0).await;
+    // All rows of three folds would take 40 s of the 60.
+    let code = "import time\n\nclass Sleepy:\n    def fit(self, x, y):\n        time.sleep(1e-4 * len(x))\n        \
+                return self\n\n    def predict_proba(self, x):\n        yes = np.where(x['a'] >= 1, 0.99, 0.01)\n        \
+                return np.column_stack([1 - yes, yes])\n\nclass Hasty(Sleepy):\n    def fit(self, x, y):\n        \
+                return self\n\n    def predict_proba(self, x):\n        yes = np.where(x['a'] >= 1, 0.6, 0.4)\n        \
+                return np.column_stack([1 - yes, yes])\n";
+    let written = |name: &str, model: &str| Candidate { code: Some(code.to_owned()), ..forest(name, model) };
+    let plan = Plan {
+        tuned: 0,
+        ..Plan::new("by-hand", "a test", vec![written("sleepy", "Sleepy()"), written("hasty", "Hasty()")])
+    };
+    let outcome = Arc::new(Mutex::new(None));
+    let agent = {
+        let outcome = outcome.clone();
+        move |_: &EpisodePlan| Some(Box::new(Whole(plan.clone(), outcome.clone())) as Box<dyn Agent>)
+    };
+    let manifest = lab.plan(&ready.task);
+    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    let (execution, delivered, refit) = outcome.lock().unwrap().take().expect("the agent came through");
+    let measured = execution.rows.get("sleepy").copied().unwrap_or_default();
+    let fold = rows as u64 * 2 / 3;
+    assert!((3000..fold).contains(&measured) && execution.rows.len() == 1, "{:?}", execution.rows);
+    assert_eq!(execution.trained.len(), 2, "{execution:?}");
+    assert!(execution.ensemble.weights["sleepy"] > 0.5 && execution.ensemble.raw < 0.1, "{execution:?}");
+    assert!(delivered.ensemble.weights.contains_key("sleepy"), "{delivered:?}");
+    assert!((measured..=rows as u64).contains(&refit.rows), "{refit:?} of {measured} measured");
 }
 
 /// Writes down what the self-test found out, because a submission is not what it is after.

@@ -86,7 +86,8 @@ impl Course {
         for line in journal {
             match &line.event {
                 Event::ModelCall(call) => {
-                    calls.insert(call.request.clone());
+                    // What commands print may differ in times and dates.
+                    calls.insert(call.recorded_for.clone().unwrap_or_else(|| call.request.clone()));
                 }
                 Event::Action { action, .. } => actions.entry(line.branch).or_default().push(plain(action)),
                 _ => {}

@@ -164,6 +164,10 @@ pub struct Completion {
     pub usd: Option<f64>,
     /// Attempts that it took, counted from 1.
     pub attempts: u32,
+    /// In a replay, the recorded request that it answered, where that differs from the one that was made now in what tools
+    /// came to.
+    #[serde(skip)]
+    pub recorded_for: Option<Digest>,
 }
 
 /// Why an answer ends.
@@ -358,6 +362,18 @@ impl Request {
             }
         }
         bare
+    }
+
+    /// Returns the request as JSON, without what does not decide the answer and without what tools came to.
+    pub(super) fn without_outcomes(&self) -> Value {
+        let mut bare = self.bare();
+        for message in &mut bare.messages {
+            if let Message::Tool { text, .. } = message {
+                text.clear();
+            }
+        }
+        bare.role.clear();
+        serde_json::to_value(bare).map(sorted).unwrap_or_default()
     }
 
     /// Returns the digest of all that decides the answer: everything but the asides and the asker's name.

@@ -86,6 +86,7 @@ impl Draft {
             usage: self.usage.unwrap_or(estimated),
             usd: None,
             attempts: 1,
+            recorded_for: None,
         };
         if let Some(secret) = secret {
             let texts = [&mut completion.text].into_iter().chain(completion.reasoning.as_mut());

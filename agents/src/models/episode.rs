@@ -85,6 +85,7 @@ impl Model for EpisodeModel {
             usd: answer.and_then(|answer| answer.usd),
             seconds: begun.elapsed().as_secs_f64(),
             attempts: outcome.as_ref().map_or_else(ModelError::attempts, |answer| answer.attempts),
+            recorded_for: answer.and_then(|answer| answer.recorded_for.clone()),
         };
         let (tokens, usd) = (TokenUsage::total(&call.tokens), call.usd.unwrap_or(0.0));
         self.recorder.record(Event::ModelCall(Box::new(call)))?;

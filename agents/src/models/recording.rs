@@ -7,6 +7,10 @@
 //! A request has one answer in a recording, the first that was kept: whoever asks the same again, in this run or in a
 //! later one into the same directory, is answered with it. So what an agent saw is what the recording holds. Failures are
 //! kept too, because an agent may go on without an answer; one that may pass is asked for again and replaced.
+//!
+//! A replay repeats what the model said. What a program of the sandbox prints may differ in times, dates or the order of a
+//! set, so a request that differs from a recorded one in what tools came to and in nothing else has that one's answer, and
+//! the journal says so.
 
 use std::fs;
 use std::io::{self, Write};
@@ -125,6 +129,30 @@ impl Directory {
 }
 
 impl Directory {
+    /// Finds the recorded request that differs from this one in what tools came to and in nothing else; of several, the one
+    /// that has the most of that in common with it.
+    fn of_other_outcomes(&self, request: &Request) -> Option<Digest> {
+        if !request.messages.iter().any(|message| matches!(message, Message::Tool { .. })) {
+            return None;
+        }
+        let asked = request.without_outcomes();
+        let of_pair = |(_, pair): (String, serde_json::Result<Pair>)| {
+            let pair = pair.ok()?;
+            let mut kept = joined(pair.request);
+            kept.as_object_mut()?.insert("role".to_owned(), json!(""));
+            let kept: Request = serde_json::from_value(kept).ok()?;
+            let same = kept
+                .messages
+                .iter()
+                .zip(&request.messages)
+                .filter(|(kept, asked)| is_same(kept, asked))
+                .count();
+            (kept.without_outcomes() == asked).then_some((same, std::cmp::Reverse(pair.key)))
+        };
+        let best = pairs(&self.path).ok()?.filter_map(of_pair).max()?;
+        Some(best.1.0)
+    }
+
     /// Finds the recorded request that has the most first messages in common with one that is not recorded.
     fn nearest(&self, request: &Request) -> Option<String> {
         let asked = parted(serde_json::to_value(request.bare()).ok()?);
@@ -159,6 +187,15 @@ fn pairs(recording: &Path) -> io::Result<impl Iterator<Item = (String, serde_jso
         let text = fs::read(recording.join(&name)).ok()?;
         Some((name, serde_json::from_slice(&text)))
     }))
+}
+
+/// Tells whether two messages are the same but for their asides.
+fn is_same(one: &Message, two: &Message) -> bool {
+    match (one, two) {
+        (Message::User { text: one, .. }, Message::User { text: two, .. })
+        | (Message::Tool { text: one, .. }, Message::Tool { text: two, .. }) => one == two,
+        (one, two) => one == two,
+    }
 }
 
 /// The messages of a request as a recording has them.
@@ -290,8 +327,13 @@ impl Model for Replayed {
 
     async fn complete(&self, request: &Request) -> Result<Completion, ModelError> {
         let key = request.key();
-        match self.directory.read(&key)? {
-            Some(kept) => kept.outcome(self.name()),
+        if let Some(kept) = self.directory.read(&key)? {
+            return kept.outcome(self.name());
+        }
+        let other = self.directory.of_other_outcomes(request);
+        let kept = other.as_ref().map(|other| self.directory.read(other)).transpose()?.flatten();
+        match kept {
+            Some(kept) => Ok(Completion { recorded_for: other, ..kept.outcome(self.name())? }),
             None => Err(ModelError::NotRecorded {
                 model: self.directory.model.clone(),
                 recording: self.directory.path.display().to_string(),
@@ -330,6 +372,52 @@ mod tests {
         let aside = "12 s left".to_owned();
         let messages = vec![Message::User { text: text.to_owned(), aside }];
         Request { role: "planner".into(), messages, ..Request::default() }
+    }
+
+    /// A conversation in which a tool was called and came to something.
+    fn with_outcomes(said: &str, outcomes: &[&str]) -> Request {
+        let mut messages = vec![Message::user("begin")];
+        for (turn, outcome) in outcomes.iter().enumerate() {
+            let asked = call("shell", &json!({"command": format!("ls {turn}")}));
+            messages.push(Message::Assistant { text: said.to_owned(), tool_calls: asked.tool_calls });
+            let aside = format!("took {turn} s");
+            messages.push(Message::Tool { id: turn.to_string(), text: (*outcome).to_owned(), aside });
+        }
+        Request { role: "react".into(), messages, ..Request::default() }
+    }
+
+    #[tokio::test]
+    async fn what_a_tool_came_to_may_differ_in_a_replay_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let answers = [text("one"), text("two"), text("three")];
+        let model = Recorded::new(Arc::new(Scripted::new(answers)), directory.path()).unwrap();
+        let recorded = [
+            with_outcomes("so", &["at 10:00", "5"]),
+            with_outcomes("so", &["at 11:00", "7"]),
+            request("hello"),
+        ];
+        for request in &recorded {
+            model.complete(request).await.unwrap();
+        }
+        let replayed = Replayed::new(model.name(), directory.path());
+        let answer = async |request: Request| replayed.complete(&request).await;
+        let same = answer(recorded[1].clone()).await.unwrap();
+        assert_eq!((same.text.as_str(), same.recorded_for), ("two", None));
+        // The nearest of those that differ in outcomes alone.
+        let other = answer(with_outcomes("so", &["at 12:00", "7"])).await.unwrap();
+        assert_eq!((other.text.as_str(), other.recorded_for), ("two", Some(recorded[1].key())));
+        let other = answer(with_outcomes("so", &["at 10:00", "6"])).await.unwrap();
+        assert_eq!((other.text.as_str(), other.recorded_for), ("one", Some(recorded[0].key())));
+        for lacking in
+            [with_outcomes("then", &["at 10:00", "6"]), with_outcomes("so", &["5"]), request("hullo")]
+        {
+            let error = answer(lacking).await.unwrap_err();
+            assert!(matches!(error, ModelError::NotRecorded { .. }), "{error}");
+        }
+        // A recording goes on strictly: what came out otherwise is asked anew.
+        let asked = Recorded::new(Arc::new(Scripted::new([text("four")])), directory.path()).unwrap();
+        let anew = asked.complete(&with_outcomes("so", &["at 12:00", "7"])).await.unwrap();
+        assert_eq!((anew.text.as_str(), anew.recorded_for), ("four", None));
     }
 
     #[tokio::test]

@@ -37,6 +37,7 @@ pub fn text(text: impl Into<String>) -> Completion {
         usage: TokenUsage { prompt: 10, completion: 5, ..TokenUsage::default() },
         usd: None,
         attempts: 1,
+        recorded_for: None,
     }
 }
 

@@ -125,6 +125,8 @@ def check(where, name, must, refused, every):
     assert not missing, f"{missing} failed: {[broken.get(candidate) for candidate in missing]}"
     code, said, complaint = program(where, "tune.py", must[0].replace("-", "_"), f"{must[0]}-tuned", 0, 2, 0, 100)
     assert code == 0, f"tuning failed: {complaint}"
+    code, said, complaint = program(where, "tune.py", must[0].replace("-", "_"), f"{must[0]}-tuned", 0, 1, 40, 100)
+    assert code == 0, f"tuning on some of the rows failed: {complaint}"
     results.append(f"{must[0]}-tuned")
     code, said, complaint = program(where, "ensemble.py", 0, *results)
     assert code == 0, f"no ensemble: {complaint}"
