@@ -108,7 +108,7 @@ impl React {
         };
         let aside = [errand.known, &left].into_iter().filter(|part| !part.is_empty());
         let aside = aside.collect::<Vec<_>>().join("\n\n");
-        let system = prompt::system(task);
+        let system = prompt::system(task, errand.hands_in);
         let mut text = prompt::task(task, first);
         if !errand.brief.is_empty() {
             text = format!("{text}\n\n{}", errand.brief);

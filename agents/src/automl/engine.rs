@@ -23,7 +23,7 @@ mod delivery;
 mod training;
 
 use delivery::Saved;
-use training::Round;
+use training::{Measured, Round};
 
 const NO_PIPELINE: &str = "no pipeline for this kind of task";
 
@@ -84,6 +84,8 @@ struct Site {
     look_rows: u64,
     /// The candidates whose modules are there, by module name.
     candidates: BTreeMap<String, Candidate>,
+    /// What measuring candidates took, by module name.
+    measured: BTreeMap<String, Measured>,
     /// The model that lies there.
     saved: Option<Saved>,
 }

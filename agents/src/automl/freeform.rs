@@ -44,8 +44,8 @@ impl Outline {
             self.steps.iter().enumerate().map(|(index, step)| format!("{}. {step}", index + 1)).collect();
         let mut text = format!(
             "The plan, \"{}\" ({}). Follow it where it holds, and depart from it where what you see says so:\n{}\n\nCall \
-             `submit` when you are done: what lies there is scored on the validation split before it is handed in, and comes back \
-             to you where it is no better than the baseline or cannot be scored.",
+             `submit` when you are done: what lies there is scored on the validation split, which is one of the validations, and \
+             handed in; at first it comes back to you where it is no better than the baseline or cannot be scored.",
             self.name,
             self.why,
             steps.join("\n")
@@ -130,7 +130,7 @@ async fn work(
     (environment, first): (&mut dyn Environment, &Observation),
     (failure, known, round): (Option<&str>, &str, u32),
 ) -> Result<(Worked, String), AgentError> {
-    let outline = plan(case, model, first, (failure, round)).await?;
+    let outline = plan(case, model, (failure, round)).await?;
     let brief = match &outline {
         Some(outline) => outline.brief(failure),
         None => failure.unwrap_or_default().to_owned(),
@@ -149,7 +149,6 @@ pub(crate) fn options() -> ReactOptions {
 async fn plan(
     case: Case<'_>,
     model: &dyn Model,
-    first: &Observation,
     (failure, round): (Option<&str>, u32),
 ) -> Result<Option<Outline>, AgentError> {
     let pipeline = case.pipeline;
@@ -161,17 +160,17 @@ async fn plan(
     );
     user.push_str(&format!(
         "\nThe naive baseline scores {}, the reference solution {}. The submission's path is {}. The container has {} processor \
-         cores and {} MiB of memory. At the start there are {}.",
+         cores and {} MiB of memory.",
         task.metric.baseline,
         task.metric.reference,
         task.submission,
         task.limits.cpus,
         task.limits.memory_bytes >> 20,
-        allotted(&first.remaining)
     ));
     let failed =
         failure.map(|failure| format!("An earlier plan was carried out and did not pass: {failure}"));
-    let measured = [Some(case.known()).filter(|known| !known.is_empty()), failed];
+    let left = Some(format!("There are {}.", allotted(&pipeline.context.meter.remaining())));
+    let measured = [Some(case.known()).filter(|known| !known.is_empty()), failed, left];
     let measured = measured.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
     let question = Question {
         role: "planner",
@@ -202,10 +201,11 @@ async fn plan(
     Ok(outline)
 }
 
-/// The budgets at the start, in words.
+/// What is left, in words.
 fn allotted(left: &Remaining) -> String {
-    // Whole minutes, which do not depend on how long the sandbox took to start.
-    let time = left.wall_s.map(|wall| format!(", about {:.0} minutes", (wall / 60.0).max(1.0)));
+    let time = left
+        .wall_s
+        .map(|wall| format!(" and about {:.0} minutes left, thinking included", (wall / 60.0).max(1.0)));
     format!("{}{}", rendering::counts(left), time.unwrap_or_default())
 }
 

@@ -123,7 +123,7 @@ pub struct Refit {
     pub directory: String,
     /// Its files, with their bytes: `model.pkl` and the modules that it needs to be loaded.
     pub files: BTreeMap<String, u64>,
-    /// Rows that it was fitted on.
+    /// Rows that each of its members was fitted on at least.
     pub rows: u64,
     /// Models that it is made of.
     pub members: u64,

@@ -20,7 +20,7 @@ const PATIENCE: u64 = 24;
 const SECOND_LOOK: f64 = 0.4;
 
 /// A table whose folds have so many times the rows of a first look is a long one.
-const LONG: f64 = 8.0;
+const LONG: f64 = 16.0;
 
 /// Once it is long, tuning without any gain goes on for so much of what it took so far, and for so many seconds at least.
 const HOPE: (f64, f64) = (0.25, 40.0);
@@ -143,10 +143,11 @@ pub(crate) fn portions(paces: &[Pace], folds: u64, fold: u64, seconds: f64) -> V
     let mut order: Vec<usize> = (0..paces.len()).collect();
     order.sort_by(|a, b| paces[*a].seconds(fold).total_cmp(&paces[*b].seconds(fold)));
     let (mut rows, mut left) = (vec![0; paces.len()], seconds);
-    for (position, index) in order.into_iter().enumerate() {
+    for (position, index) in order.iter().copied().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
         let share = left / (paces.len() - position) as f64;
-        rows[index] = paces[index].rows(share / folds, fold);
+        let later = order[position + 1..].iter().map(|later| folds * paces[*later].seconds);
+        rows[index] = paces[index].rows(share.min(left - later.sum::<f64>()) / folds, fold);
         left = (left - folds * paces[index].seconds(rows[index])).max(0.0);
     }
     rows
@@ -283,7 +284,7 @@ mod tests {
         let looks = looks(&[(0.5, 1.0), (0.4, 0.5)]);
         assert_eq!(middle_rows(&looks, 3000, 300_000, 20.0), Some(30_000));
         assert_eq!(middle_rows(&looks, 3000, 300_000, 151.0), None, "there is time for all");
-        assert_eq!(middle_rows(&looks, 3000, 20_000, 1.0), None, "it is not long");
+        assert_eq!(middle_rows(&looks, 3000, 40_000, 1.0), None, "it is not long");
         let slow = Pace::new((3000, 1.0), (30_000, 3.7));
         assert!((slow.seconds(300_000) - 30.7).abs() < 1e-9);
         assert_eq!((slow.rows(5.7, 300_000), slow.rows(1.0, 300_000)), (50_000, 30_000));
@@ -291,6 +292,18 @@ mod tests {
         assert_eq!((fast.rows(0.5, 300_000), fast.seconds(300_000)), (300_000, 0.5));
         // The fast one takes 1.5 of 18.6 seconds and leaves the rest.
         assert_eq!(portions(&[slow, fast], 3, 300_000, 18.6), [50_000, 300_000]);
+    }
+
+    #[test]
+    fn whoever_takes_longer_keeps_what_it_needs_at_least() {
+        let cheap = Pace::new((3000, 0.2), (30_000, 0.5));
+        let dear = Pace::new((3000, 1.0), (30_000, 7.0));
+        let rows = portions(&[cheap, dear], 3, 300_000, 30.0);
+        assert_eq!(rows[1], 30_000);
+        assert!(
+            rows[0] > 30_000 && 3.0 * (cheap.seconds(rows[0]) + dear.seconds(rows[1])) <= 30.01,
+            "{rows:?}"
+        );
     }
 
     #[test]

@@ -300,7 +300,8 @@ async fn cost(
     let libraries: Vec<String> =
         demands.constraints.iter().filter_map(Constraint::forbids).map(str::to_owned).collect();
     let seconds = engine.time_for_a_fit();
-    let measured = match engine.refit(execution, &execution.rows, seconds).await {
+    let rows = engine.rows_for_a_fit(execution);
+    let measured = match engine.refit(execution, &rows, seconds).await {
         Ok(refit) => engine.cost(&refit, &libraries).await,
         Err(stop) => Err(stop),
     };

@@ -11,7 +11,9 @@ const SYSTEM: &str = include_str!("prompts/system.md.j2");
 const TASK: &str = include_str!("prompts/task.md.j2");
 
 /// Writes the system's message.
-pub(super) fn system(task: &Task) -> String {
+///
+/// `hands_in` says whether `submit` ends the episode, or what somebody else asked for.
+pub(super) fn system(task: &Task, hands_in: bool) -> String {
     let network = match &task.network {
         TaskNetwork::None => " without a network".to_owned(),
         TaskNetwork::Hosts(_) | TaskNetwork::Public => {
@@ -26,6 +28,7 @@ pub(super) fn system(task: &Task) -> String {
             timeout => task.command_timeout.as_secs(),
             submission => task.submission.as_str(),
             validations => task.validation.limit,
+            hands_in,
         },
     )
 }
@@ -72,7 +75,8 @@ mod tests {
             Remaining { steps: Some(30), wall_s: Some(600.0), validations: 2, ..Remaining::default() };
         let first =
             Observation { stdout: made.instruction.clone().into(), remaining, ..Observation::default() };
-        insta::assert_snapshot!("system", system(&made));
+        insta::assert_snapshot!("system", system(&made, true));
+        assert!(system(&made, false).contains("`submit` says that you are done. When"));
         insta::assert_snapshot!("task", task(&made, &first));
     }
 
@@ -81,9 +85,9 @@ mod tests {
         let hosts = TaskNetwork::Hosts(vec!["pypi.org".parse().unwrap()]);
         let made = Task { network: hosts, ..fake::task("fake/number") };
         assert!(
-            system(&made).contains("container that reaches pypi.org and nothing else,"),
+            system(&made, true).contains("container that reaches pypi.org and nothing else,"),
             "{}",
-            system(&made)
+            system(&made, true)
         );
     }
 }

@@ -131,6 +131,22 @@ impl Engine<'_> {
         self.time.last_deadline(self.context.elapsed())
     }
 
+    /// The rows that an ensemble's members may be fitted on to see what they cost, by result, where that is not all of them: as
+    /// many as they were measured with, and more where there is time.
+    pub(crate) fn rows_for_a_fit(&self, execution: &Execution) -> BTreeMap<String, u64> {
+        // Other plans' models are fitted, too.
+        let left = self.time.last_fit(self.context.elapsed()).map_or(f64::INFINITY, |left| 0.5 * left);
+        let measured = |name: &String| execution.rows.get(name).copied().unwrap_or(0);
+        let fit = |(trained, _): (&Trained, f64)| Fit {
+            name: trained.name.clone(),
+            seconds: execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds),
+            measured: measured(&trained.name),
+        };
+        let fits: Vec<Fit> = execution.members().map(fit).collect();
+        let chosen = in_the_time(fits.iter().collect(), self.site.rows, left);
+        chosen.into_iter().filter_map(|(name, rows)| Some((name, rows?))).collect()
+    }
+
     /// Tells whether the task asks for the model beside the submission.
     pub(crate) fn hands_over(&self) -> bool {
         self.environment.task().artifacts.iter().any(|path| path == scripts::MODEL)
@@ -264,9 +280,10 @@ impl Engine<'_> {
         rows: &BTreeMap<String, u64>,
         seconds: Option<f64>,
     ) -> Result<Refit, Stop> {
-        let few: Vec<String> = rows.iter().map(|(name, rows)| format!("{name} on {rows} of them")).collect();
-        let text = ["fits the ensemble on all training rows and saves it".to_owned()];
-        self.context.note("refit", text.into_iter().chain(few).collect::<Vec<_>>().join("; "))?;
+        let few: Vec<String> = rows.iter().map(|(name, rows)| format!("{name} on {rows}")).collect();
+        let all = if few.is_empty() { String::new() } else { format!(", but {}", few.join(", ")) };
+        self.context
+            .note("refit", format!("fits the ensemble on all {} rows{all}, and saves it", self.site.rows))?;
         let corrections = &execution.ensemble.corrections;
         let member = |(trained, weight): (&Trained, f64)| {
             let correction = corrections.get(&trained.name).cloned().unwrap_or_else(|| json!({}));

@@ -38,7 +38,7 @@ impl Engine<'_> {
             // Three fair shares, because most take much less than one; and on a slow machine enough for some to end.
             #[expect(clippy::cast_precision_loss, reason = "a handful of candidates")]
             let fair = (3.0 * rest / left as f64).clamp(0.4 * rest, rest);
-            let deadline = self.lax(fair, rest);
+            let deadline = self.patient(fair, 0.6 * rest);
             let arguments = format!("1 {rows} {:.0}", deadline.ceil());
             let job = Job { name: label(&module), module, arguments, deadline, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
@@ -77,8 +77,8 @@ impl Engine<'_> {
             }
             // Room is left for making do with few rows.
             let reserve = if is_first { cheapest * race::growth(self.site.folds) } else { 0.0 };
-            let deadline = (3.0 * seconds + 3.0).min((rest - reserve).max(0.5 * rest));
-            let deadline = self.lax(deadline, rest);
+            let most = (rest - reserve).max(0.5 * rest);
+            let deadline = self.patient((3.0 * seconds + 3.0).min(most), most);
             let arguments = format!("{} {rows} {:.0}", self.site.folds, deadline.ceil());
             let job = Job { name, module, arguments, deadline, program: "race.py" };
             if rows > 0 {
@@ -86,9 +86,12 @@ impl Engine<'_> {
                 self.context.note("race", text)?;
             }
             if let Some((trained, took)) = self.measure(&job, round).await? {
-                round.costs.insert(trained.name.clone(), kept + took);
-                if rows > 0 {
-                    round.rows.insert(trained.candidate.clone(), rows);
+                // What an earlier round measured is not fitted again, and is said at once.
+                let first = Measured { seconds: kept + took, rows };
+                let measured = *self.site.measured.entry(trained.candidate.clone()).or_insert(first);
+                round.costs.insert(trained.name.clone(), measured.seconds);
+                if measured.rows > 0 {
+                    round.rows.insert(trained.candidate.clone(), measured.rows);
                 }
                 round.keep(trained);
             }
@@ -148,7 +151,7 @@ impl Engine<'_> {
                 break;
             }
             let allowed = race::allowance(left.max(1.0), better.len() - position);
-            let (module, deadline) = (look.module.clone(), self.lax(allowed, left));
+            let (module, deadline) = (look.module.clone(), self.patient(allowed, left));
             let arguments = format!("1 {} {:.0}", middle.unwrap_or(0), deadline.ceil());
             let job = Job { name: label(&module), module, arguments, deadline, program: "race.py" };
             if let Some((seen, seconds)) = self.measure(&job, round).await? {
@@ -225,7 +228,7 @@ impl Engine<'_> {
             self.context.note("tune", text)?;
             #[expect(clippy::cast_precision_loss, reason = "a handful of trials")]
             let deadline = (3.0 * tuning.cost * trials as f64 + 3.0).min(left + 2.0);
-            let deadline = self.lax(deadline, left + 2.0);
+            let deadline = self.patient(deadline, left + 2.0);
             let rows = round.rows_of(&tuning.module);
             let arguments = format!("{trials} {rows} {:.0}", deadline.ceil());
             let (module, name) = (tuning.module.clone(), name);
@@ -282,7 +285,7 @@ impl Engine<'_> {
     }
 
     /// A deadline as late as patience with a slower machine wants it, within so many seconds.
-    fn lax(&self, deadline: f64, most: f64) -> f64 {
+    fn patient(&self, deadline: f64, most: f64) -> f64 {
         (deadline * self.context.clock.patience()).min(most).max(deadline)
     }
 
@@ -348,6 +351,14 @@ impl Round {
             None => self.trained.push(trained),
         }
     }
+}
+
+/// What measuring a candidate on all folds took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    seconds: f64,
+    /// The rows of each fold that it was fitted on; 0 for all.
+    rows: u64,
 }
 
 /// Who goes on after the looks.

@@ -212,20 +212,22 @@ def sample(rows, count, seed):
 def some_rows(problem, count):
     """So many of all training rows, with one of each class at least; all where rows cannot be left out."""
     rows = np.arange(len(problem.y))
-    if problem.kind.at_once:
-        return rows
+    return rows if problem.kind.at_once else some_of(problem, rows, count)
+
+
+def some_of(problem, rows, count):
+    """So many of these rows, with one of each of their classes at least: one that nobody drew could not be predicted."""
     some = sample(rows, count, problem.seed)
-    if problem.count is not None:
-        # A class that nobody drew could not be predicted.
-        some = np.union1d(some, np.unique(problem.y, return_index=True)[1])
-    return some
+    if len(some) == len(rows) or problem.count is None:
+        return some
+    return np.union1d(some, rows[np.unique(problem.y[rows], return_index=True)[1]])
 
 
 def fit_fold(problem, make, fold, rows=0, with_test=True):
     """Fits a model on a fold, or on so many of its rows. Returns what it predicts for the held-out rows, and for the
     test rows, each at every stage of the model; one for a model that has none."""
     fit, held_out = problem.folds[fold]
-    fit = sample(fit, rows, problem.seed)
+    fit = some_of(problem, fit, rows)
     model = make()
     x, y, x_held = take(problem.x, fit), problem.y[fit], take(problem.x, held_out)
     with_test = with_test and problem.kind.mean_of_folds

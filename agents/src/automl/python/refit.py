@@ -14,7 +14,7 @@ from mlgym_model import Predictor, take
 
 seed, directory, ensemble = int(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(pathlib.Path(sys.argv[3]).read_text())
 problem = Problem.load(seed)
-most = 0
+least = len(problem.y)
 fitted, modules = [], ["mlgym_model", f"kind_{SPEC['kind']}", *problem.kind.modules]
 for member in ensemble["members"]:
     module = f"candidate_{member['candidate']}"
@@ -22,7 +22,7 @@ for member in ensemble["members"]:
     model = importlib.import_module(module).make(**member["parameters"])
     rows = some_rows(problem, member["rows"])
     x, y = take(problem.x, rows), problem.y[rows]
-    most = max(most, len(y))
+    least = min(least, len(y))
     fitted.append((member["weight"], member["correction"], model.fit(x, y)))
 predictor = Predictor(SPEC, problem.kind, problem.classes, fitted, ensemble["bias"])
 # It takes the place of an earlier model when it is whole: a fit that is cut off leaves that one.
@@ -41,4 +41,4 @@ if directory.exists():
 fresh.rename(directory)
 shutil.rmtree(old, ignore_errors=True)
 files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
-print(json.dumps({"directory": str(directory), "files": files, "rows": most, "members": len(fitted)}))
+print(json.dumps({"directory": str(directory), "files": files, "rows": least, "members": len(fitted)}))
