@@ -8,6 +8,7 @@
 
 use async_trait::async_trait;
 use mlgym::{Action, Agent, AgentError, Context, Environment, Observation};
+use mlgym_journal::fold::FALLBACK;
 use mlgym_journal::{Judge, Outcome, ValidationScore, Verdict, VerdictStage};
 use serde::Deserialize;
 use serde_json::json;
@@ -112,7 +113,7 @@ impl Agent for Repository {
         }
         let reason = account.told.last().cloned().unwrap_or_default();
         context.note(
-            "baseline",
+            FALLBACK,
             format!("no program of it wrote a submission ({reason}): submits the task's baseline"),
         )?;
         if run_baseline(environment, "repository").await? { submit(environment).await } else { Ok(()) }

@@ -203,13 +203,17 @@ fn name_of(episode: &EpisodeId, view: &EpisodeView) -> String {
 
 /// Why an episode's submission is no better, in a line.
 fn told(episode: &EpisodeId, view: &EpisodeView, fallback: &str) -> String {
-    let lines: Vec<&str> = fallback.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    format!("{}: fell back: {}", name_of(episode, view), in_a_line(fallback))
+}
+
+/// A reason of several lines in one.
+pub(crate) fn in_a_line(reason: &str) -> String {
+    let lines: Vec<&str> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     // The last line of several is an error's own; what was done about it follows it.
-    let said = match lines.as_slice() {
+    match lines.as_slice() {
         [first, .., last] => format!("{first} {last}"),
         _ => lines.concat(),
-    };
-    format!("{}: fell back: {said}", name_of(episode, view))
+    }
 }
 
 fn over(episode: &EpisodeId, view: &EpisodeView) -> String {

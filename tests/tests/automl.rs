@@ -300,7 +300,7 @@ async fn a_slow_model_of_a_long_table_is_measured_and_fitted_on_as_many_rows_as_
     let (execution, delivered, refit) = outcome.lock().unwrap().take().expect("the agent came through");
     let measured = execution.rows.get("sleepy").copied().unwrap_or_default();
     let fold = rows as u64 * 2 / 3;
-    assert!((3000..fold).contains(&measured) && execution.rows.len() == 1, "{:?}", execution.rows);
+    assert!((3000..fold).contains(&measured), "{:?}", execution.rows);
     assert_eq!(execution.trained.len(), 2, "{execution:?}");
     assert!(execution.ensemble.weights["sleepy"] > 0.5 && execution.ensemble.raw < 0.1, "{execution:?}");
     assert!(delivered.ensemble.weights.contains_key("sleepy"), "{delivered:?}");

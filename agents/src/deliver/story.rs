@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mlgym_journal::fold::FALLBACK;
 use mlgym_journal::{Envelope, Event, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +76,7 @@ impl Story {
                             story.trained(data, true);
                         }
                         "ensemble" if data.get("weights").is_some() => story.ensemble(data),
-                        "baseline" => story.remarks.push(text.clone()),
+                        FALLBACK => story.remarks.push(text.clone()),
                         "refit" if text.contains("cannot") => story.remarks.push(text.clone()),
                         _ => {}
                     }

@@ -364,12 +364,13 @@ impl Request {
         bare
     }
 
-    /// Returns the request as JSON, without what does not decide the answer and without what tools came to.
+    /// Returns the request as JSON, without what does not decide the answer and without what tools printed: that they failed
+    /// or not, and how, is left.
     pub(super) fn without_outcomes(&self) -> Value {
         let mut bare = self.bare();
         for message in &mut bare.messages {
             if let Message::Tool { text, .. } = message {
-                text.clear();
+                *text = how_it_ended(text);
             }
         }
         bare.role.clear();
@@ -383,6 +384,12 @@ impl Request {
         let json = serde_json::to_value(self.bare()).map(sorted).unwrap_or_default();
         Digest::of(json.to_string().as_bytes())
     }
+}
+
+/// What of a tool's outcome says how it ended, as `rendering::outcome` writes it: what stands above what was printed, less scores.
+fn how_it_ended(outcome: &str) -> String {
+    let above = outcome.lines().take_while(|line| !matches!(*line, "<stdout>" | "<stderr>"));
+    above.filter(|line| !line.starts_with("validation: ")).collect::<Vec<_>>().join("\n")
 }
 
 /// Sorts the fields of all objects by name.

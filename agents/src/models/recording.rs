@@ -9,8 +9,8 @@
 //! kept too, because an agent may go on without an answer; one that may pass is asked for again and replaced.
 //!
 //! A replay repeats what the model said. What a program of the sandbox prints may differ in times, dates or the order of a
-//! set, so a request that differs from a recorded one in what tools came to and in nothing else has that one's answer, and
-//! the journal says so.
+//! set, so a request that differs from a recorded one in what tools printed and in nothing else has that one's answer, and
+//! the journal says so. A tool that fails where it did not, or ends otherwise, makes another request.
 
 use std::fs;
 use std::io::{self, Write};
@@ -129,7 +129,7 @@ impl Directory {
 }
 
 impl Directory {
-    /// Finds the recorded request that differs from this one in what tools came to and in nothing else; of several, the one
+    /// Finds the recorded request that differs from this one in what tools printed and in nothing else; of several, the one
     /// that has the most of that in common with it.
     fn of_other_outcomes(&self, request: &Request) -> Option<Digest> {
         if !request.messages.iter().any(|message| matches!(message, Message::Tool { .. })) {
@@ -374,26 +374,26 @@ mod tests {
         Request { role: "planner".into(), messages, ..Request::default() }
     }
 
-    /// A conversation in which a tool was called and came to something.
-    fn with_outcomes(said: &str, outcomes: &[&str]) -> Request {
+    /// A conversation in which tools were called, ended so and printed this.
+    fn with_outcomes(said: &str, outcomes: &[(i32, &str)]) -> Request {
         let mut messages = vec![Message::user("begin")];
-        for (turn, outcome) in outcomes.iter().enumerate() {
+        for (turn, (code, printed)) in outcomes.iter().enumerate() {
             let asked = call("shell", &json!({"command": format!("ls {turn}")}));
             messages.push(Message::Assistant { text: said.to_owned(), tool_calls: asked.tool_calls });
-            let aside = format!("took {turn} s");
-            messages.push(Message::Tool { id: turn.to_string(), text: (*outcome).to_owned(), aside });
+            let text = format!("exit code {code}\n<stdout>\n{printed}\n</stdout>");
+            messages.push(Message::Tool { id: turn.to_string(), text, aside: format!("took {turn} s") });
         }
         Request { role: "react".into(), messages, ..Request::default() }
     }
 
     #[tokio::test]
-    async fn what_a_tool_came_to_may_differ_in_a_replay_and_nothing_else() {
+    async fn what_a_tool_printed_may_differ_in_a_replay_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let answers = [text("one"), text("two"), text("three")];
         let model = Recorded::new(Arc::new(Scripted::new(answers)), directory.path()).unwrap();
         let recorded = [
-            with_outcomes("so", &["at 10:00", "5"]),
-            with_outcomes("so", &["at 11:00", "7"]),
+            with_outcomes("so", &[(0, "at 10:00"), (0, "5")]),
+            with_outcomes("so", &[(0, "at 11:00"), (0, "7")]),
             request("hello"),
         ];
         for request in &recorded {
@@ -403,20 +403,23 @@ mod tests {
         let answer = async |request: Request| replayed.complete(&request).await;
         let same = answer(recorded[1].clone()).await.unwrap();
         assert_eq!((same.text.as_str(), same.recorded_for), ("two", None));
-        // The nearest of those that differ in outcomes alone.
-        let other = answer(with_outcomes("so", &["at 12:00", "7"])).await.unwrap();
+        // The nearest of those that differ in what was printed alone.
+        let other = answer(with_outcomes("so", &[(0, "at 12:00"), (0, "7")])).await.unwrap();
         assert_eq!((other.text.as_str(), other.recorded_for), ("two", Some(recorded[1].key())));
-        let other = answer(with_outcomes("so", &["at 10:00", "6"])).await.unwrap();
+        let other = answer(with_outcomes("so", &[(0, "at 10:00"), (0, "6")])).await.unwrap();
         assert_eq!((other.text.as_str(), other.recorded_for), ("one", Some(recorded[0].key())));
-        for lacking in
-            [with_outcomes("then", &["at 10:00", "6"]), with_outcomes("so", &["5"]), request("hullo")]
-        {
+        for lacking in [
+            with_outcomes("then", &[(0, "at 10:00"), (0, "6")]),
+            with_outcomes("so", &[(0, "at 10:00"), (1, "5")]),
+            with_outcomes("so", &[(0, "5")]),
+            request("hullo"),
+        ] {
             let error = answer(lacking).await.unwrap_err();
             assert!(matches!(error, ModelError::NotRecorded { .. }), "{error}");
         }
         // A recording goes on strictly: what came out otherwise is asked anew.
         let asked = Recorded::new(Arc::new(Scripted::new([text("four")])), directory.path()).unwrap();
-        let anew = asked.complete(&with_outcomes("so", &["at 12:00", "7"])).await.unwrap();
+        let anew = asked.complete(&with_outcomes("so", &[(0, "at 12:00"), (0, "7")])).await.unwrap();
         assert_eq!((anew.text.as_str(), anew.recorded_for), ("four", None));
     }
 

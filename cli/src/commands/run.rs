@@ -14,7 +14,7 @@ use crate::commands::bench::automl::is_comparison;
 use crate::commands::execute::{execute, kept, make_run_ready, permitted, planned_tasks, verdict};
 use crate::failure::{Failure, Kind, sentence};
 use crate::output::{hanging, say, score, seconds, table};
-use crate::progress::Progress;
+use crate::progress::{Progress, in_a_line};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -178,6 +178,8 @@ struct EpisodeLine {
     status: Option<&'static str>,
     phase: Option<String>,
     reason: Option<String>,
+    /// What was handed in for want of something better, and why.
+    fallback: Option<String>,
     metric: Option<String>,
     raw: Option<f64>,
     normalised: Option<f64>,
@@ -203,9 +205,8 @@ fn show(session: &Session, home: &Home, run: &str, episode: Option<&str>) -> Res
             seed: plan.seed,
             status: damage.as_ref().map(|_| "unreadable").or(end.map(|end| end.status.as_str())),
             phase: view.phase.clone(),
-            reason: damage
-                .or_else(|| end.and_then(|end| end.reason.clone()))
-                .or_else(|| view.fallback.clone()),
+            reason: damage.or_else(|| end.and_then(|end| end.reason.clone())),
+            fallback: view.fallback.clone(),
             metric: view.started.as_ref().map(|started| started.metric.name.clone()),
             raw: view.raw,
             normalised: view.normalised,
@@ -228,10 +229,9 @@ fn show(session: &Session, home: &Home, run: &str, episode: Option<&str>) -> Res
                     line.steps.to_string(),
                     seconds(line.wall_s),
                     line.reason
-                        .as_deref()
-                        .and_then(|reason| reason.lines().next())
-                        .unwrap_or_default()
-                        .to_owned(),
+                        .as_ref()
+                        .or(line.fallback.as_ref())
+                        .map_or_else(String::new, |reason| in_a_line(reason)),
                 ]
             })
             .collect();

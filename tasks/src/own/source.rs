@@ -235,6 +235,10 @@ mod tests {
         check(&["x.py", "train_a.csv", "train_b.csv"], "with several tables");
         check(&["a.csv"], "name one of its tables, as in DIR/a.csv");
         check(&["notes.txt"], "holds no images");
+        check(
+            &["cat/1.HEIC", "dog/2.avif", "notes.txt"],
+            "kinds only that are not read (avif, heic): convert",
+        );
         check(&[], "holds no images");
     }
 

@@ -163,18 +163,13 @@ def make(request, output):
 def _labelled(root, request, said):
     """Pairs of a file and its class, and how many files there are."""
     paths = files_in(root)
-    unread = collections.Counter(path.suffix.lower() for path in root.rglob("*") if path.is_file() and path.suffix.lower() in UNREAD)
-    kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in sorted(unread.items()))
-    if unread:
-        said.append(f"files of these kinds are not read and left out: {kinds}")
-    if not paths and unread:
-        raise Unreadable(f"{request['file']} holds images of kinds only that are not read ({kinds}): convert them to PNG or JPEG")
     if not paths:
         raise Unreadable(f"{request['file']} holds no images: put them in a directory for each class, or beside a table of labels")
     tables = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".csv", ".tsv", ".parquet")]
     if request["target"] and tables:
         return _by_table(root, tables, paths, request, said), len(paths)
     root, paths = _classes_in(root, paths, request, said)
+    said += _unread(root)
     top = [path for path in paths if path.parent == root]
     if len(top) == len(paths):
         hint = f"say --target COLUMN to use {tables[0].name}" if tables else "put them in a directory for each class"
@@ -182,6 +177,17 @@ def _labelled(root, request, said):
     if top:
         said.append(f"{len(top):,} images lie in no class's directory and are left out")
     return [(path, path.relative_to(root).parts[0]) for path in paths if path.parent != root], len(paths)
+
+
+def _unread(root):
+    """What is said of images that are not read."""
+    unread = collections.Counter()
+    for path in root.rglob("*"):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in UNREAD and path.is_file() and not is_hidden:
+            unread[path.suffix.lower()] += 1
+    kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in sorted(unread.items()))
+    return [f"files of these kinds are not read and left out: {kinds}"] if unread else []
 
 
 def _classes_in(root, paths, request, said):

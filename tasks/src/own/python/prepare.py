@@ -122,7 +122,13 @@ def make(request):
     asked = features.drop(columns=[request["time"]], errors="ignore")[learnt]
     beware = [
         f"the column {column!r} tells {name!r} by itself: where it is not known before {name!r} is, leave it out (--drop {shlex.quote(column)})"
-        for column in telltale.telling(asked, truth[learnt], classes is not None, np.random.default_rng(request["seed"]))
+        for column in telltale.telling(
+            asked,
+            truth[learnt],
+            classes is not None,
+            np.random.default_rng(request["seed"]),
+            _hashed(kept[request["group"]]).to_numpy()[learnt] if request["group"] else None,
+        )
     ]
     metric = request["metric"] or ("log_loss" if kind == "classification" else "rmse")
     description = describe(rows, kind, metric, labels, kept.columns)

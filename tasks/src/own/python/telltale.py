@@ -11,27 +11,52 @@ LEAST_ROWS = 40
 TOLD, ERRORS = 0.99, 0.05
 # The share of a number's variance that a column must tell.
 VARIANCE = 0.999
+# Numbers beyond this are as large as any; a gap is a number that no column has.
+LARGEST, GAP = 1e18, -2e18
 
 
-def telling(features, truth, classes, rng):
+# Rows beside those of the commonest class that both halves must have.
+LEAST_OF_CLASS = 5
+
+
+def telling(features, truth, classes, rng, groups=None):
     """Names of columns that tell the target of rows that they were not fitted on, by a tree on that column alone. `classes`
-    says whether the target is one of several classes."""
+    says whether the target is one of several classes. Rows of one of the `groups` are on one side."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     if len(truth) < LEAST_ROWS:
         return []
     some = rng.permutation(len(truth))[:MOST_ROWS]
     features, truth = features.iloc[some], truth[some]
-    fit, held = np.arange(len(truth)) < len(truth) // 2, np.arange(len(truth)) >= len(truth) // 2
-    make = DecisionTreeClassifier if classes else DecisionTreeRegressor
+    fit = _half(len(truth), None if groups is None else groups[some])
+    if classes and min(_second(truth[fit]), _second(truth[~fit])) < LEAST_OF_CLASS:
+        return []
+    if classes:
+        model, tells = DecisionTreeClassifier(min_samples_leaf=2, max_leaf_nodes=256, random_state=0), _tells_class
+    else:
+        model, tells = DecisionTreeRegressor(random_state=0), _tells_number
     found = []
     for name in features.columns:
         values = _codes(features[name], fit)
-        model = make(min_samples_leaf=2 if classes else 1, max_leaf_nodes=None if not classes else 256, random_state=0)
-        told = model.fit(values[fit], truth[fit]).predict(values[held])
-        if (_tells_class if classes else _tells_number)(truth[held], told, values[held][:, 0]):
+        told = model.fit(values[fit, None], truth[fit]).predict(values[~fit, None])
+        if tells(truth[~fit], told, values[~fit]):
             found.append(name)
     return found
+
+
+def _half(count, groups):
+    """Which rows are fitted on: the first half, or those of half the groups."""
+    if groups is None:
+        return np.arange(count) < count // 2
+    known = pd.unique(groups)
+    return np.isin(groups, known[: len(known) // 2])
+
+
+def _second(truth):
+    """The rows of the second class by size."""
+    counts = np.bincount(truth)
+    return np.sort(counts)[-2] if len(counts) > 1 else 0
+
 
 
 def _codes(column, fit):
@@ -45,10 +70,11 @@ def _codes(column, fit):
         else:
             order = {word: code for code, word in enumerate(column[fit].value_counts().index)}
             numbers = column.map(order).to_numpy(float)
-    return np.nan_to_num(numbers, nan=-1e18, posinf=1e18, neginf=-1e18)[:, None]
+    # Trees count in 32 bits and know no gaps.
+    return np.where(np.isnan(numbers), GAP, np.clip(numbers, -LARGEST, LARGEST))
 
 
-def _tells_class(truth, told, _):
+def _tells_class(truth, told, values):
     right = np.mean(truth == told)
     commonest = np.bincount(truth).max() / len(truth)
     return right >= TOLD and 1 - right <= ERRORS * (1 - commonest)
@@ -59,5 +85,8 @@ def _tells_number(truth, told, values):
     if spread <= 0:
         return False
     tree = 1 - np.sum((truth - told) ** 2) / spread
-    straight = np.corrcoef(values, truth)[0, 1] ** 2 if np.std(values) > 0 else 0.0
+    known = np.abs(values) < LARGEST
+    straight = 0.0
+    if known.mean() > 0.5 and np.std(values[known]) > 0 and np.std(truth[known]) > 0:
+        straight = np.corrcoef(values[known], truth[known])[0, 1] ** 2
     return max(tree, straight) >= VARIANCE

@@ -16,6 +16,12 @@ use crate::prepare::regular_files;
 pub(super) const IMAGES: [&str; 11] =
     ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm"];
 
+/// The endings of images that cannot.
+const UNREAD: [&str; 17] = [
+    "heic", "heif", "avif", "svg", "jxl", "jp2", "tga", "psd", "ico", "raw", "dng", "cr2", "cr3", "nef",
+    "arw", "dcm", "nii",
+];
+
 /// Directories of what was installed: the user's files are elsewhere.
 const INSTALLED: [&str; 5] = ["venv", ".venv", "node_modules", "site-packages", "__pycache__"];
 
@@ -188,7 +194,15 @@ impl<'a> Directory<'a> {
         let shown = self.root.display();
         let tables = self.files.iter().filter(|file| is_table(file)).take(3);
         let tables: Vec<_> = tables.map(|file| self.root.join(file).display().to_string()).collect();
-        if tables.is_empty() {
+        let is_unread = |file: &&Path| UNREAD.contains(&ending(file).as_str());
+        let unread: BTreeSet<String> = self.owned().filter(is_unread).map(ending).collect();
+        if tables.is_empty() && !unread.is_empty() {
+            let kinds: Vec<String> = unread.into_iter().collect();
+            format!(
+                "{shown} holds images of kinds only that are not read ({}): convert them to PNG or JPEG",
+                kinds.join(", ")
+            )
+        } else if tables.is_empty() {
             format!("{shown} holds no images ({}) and no table", IMAGES.join(", "))
         } else {
             format!("{shown} holds no images: name one of its tables, as in {}", tables.join(", "))
