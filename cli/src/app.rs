@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,9 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// Signals that come so close together are one: `timeout` sends its own to the process and to its group.
+const TOGETHER: Duration = Duration::from_millis(400);
+
 /// Runs the command; the first signal asks it to stop, the second abandons it.
 async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
     let cancel = CancellationToken::new();
@@ -119,9 +123,18 @@ async fn until_stopped(app: App) -> Result<ExitCode, Failure> {
         () = signals.next() => say("stopping: running episodes are put in order (once more to abandon them) …"),
     }
     cancel.cancel();
+    let stopped = Instant::now();
+    let again = async {
+        loop {
+            signals.next().await;
+            if stopped.elapsed() > TOGETHER {
+                break;
+            }
+        }
+    };
     tokio::select! {
         outcome = &mut work => outcome,
-        () = signals.next() => Err(Failure::message(
+        () = again => Err(Failure::message(
             Kind::Interrupted,
             "abandoned: the next start of mlgym removes the containers that are left",
         )),

@@ -123,7 +123,9 @@ impl Solution {
 
 fn doubts(metric: &Metric, own: f64, simpler: &[(&str, Option<f64>)]) -> Vec<String> {
     let better = |(name, score): &(&str, Option<f64>)| {
-        let score = score.filter(|score| metric.goal.better(*score, own))?;
+        // What differs in the last digits is the same.
+        let is_other = |score: &f64| (score - own).abs() > 1e-6 * own.abs().max(1.0);
+        let score = score.filter(|score| metric.goal.better(*score, own)).filter(is_other)?;
         Some(format!(
             "{name} does better on the hidden rows ({} {score:.5} against {own:.5}): use that, more rows or more time",
             metric.name
@@ -143,6 +145,7 @@ mod tests {
         let found = |own| doubts(&metric, own, &[("a", Some(3.0)), ("b", Some(2.0)), ("c", None)]);
         assert_eq!(found(1.5), [""; 0]);
         assert_eq!(found(2.0), [""; 0], "as good is no doubt");
+        assert_eq!(found(2.0 + 1e-9), [""; 0], "nor are last digits");
         assert_eq!(
             found(2.5),
             [

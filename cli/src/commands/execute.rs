@@ -204,7 +204,16 @@ pub(crate) fn verdict(session: &Session, manifest: &RunManifest, report: &RunRep
             first.started.episode,
             hanging(first.reason.as_deref().unwrap_or_default())
         );
-        return Err(Failure::message(Kind::Environment, text).hint(resume_hint(manifest)));
+        let lacks = first.reason.as_deref().is_some_and(|reason| reason.contains(" lacks the request "));
+        let hint = match lacks {
+            true => format!(
+                "a replay repeats one run: --wall, --plans, --seeds and the task must be those of the recording, and none of its files \
+                 may be missing; mlgym run resume {} goes on when they are back",
+                manifest.run
+            ),
+            false => resume_hint(manifest),
+        };
+        return Err(Failure::message(Kind::Environment, text).hint(hint));
     }
     let ungraded: Vec<_> = report.records.iter().filter(|record| record.normalised.is_none()).collect();
     if ungraded.is_empty() {

@@ -12,7 +12,7 @@ use mlgym_agents::options::AgentOptions;
 use mlgym_journal::run::RunLock;
 use mlgym_journal::{
     AgentName, BranchId, Budgets, EpisodeId, EpisodePlan, EpisodeStatus, EpisodeView, Event, Goal, Home,
-    JournalWriter, Purpose, RunManifest,
+    JournalWriter, Purpose, RunId, RunManifest,
 };
 use mlgym_leaderboard::Leaderboard;
 use mlgym_tasks::own::{OwnRequest, OwnTask, Source, TargetKind, Workshop, metric_names};
@@ -137,20 +137,31 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let progress = Progress::new();
     let engine = session.engine(&progress).await?;
     session.reap(&engine, &home).await?;
-    let own = make_task(session, &home, &engine, &arguments, &progress).await?;
+    // From here on nobody takes its containers for left behind.
+    let run = Session::new_run();
+    let lock = RunLock::take(&home, &run)?;
+    let again = || "start it again with the same command: what was read of the data is kept";
+    let made = make_task(session, &home, &engine, &run, &arguments, &progress).await;
+    let own = made.map_err(|failure| {
+        // There is no run yet that anybody could ask for.
+        let _ = std::fs::remove_dir_all(home.run(&run));
+        if session.cancel.is_cancelled() {
+            Failure::interrupted().hint("start it again with the same command")
+        } else {
+            failure
+        }
+    })?;
     let constraints = constraints(&arguments, &own)?;
     tell(&own, &progress);
     let task = Arc::new(own.task.clone());
-    let manifest = plan(&task, &arguments, &constraints, &model)?;
-    let lock = RunLock::take(&home, &manifest.run)?;
+    let manifest = plan(&task, &arguments, &constraints, &model, run)?;
     manifest.save(&home)?;
-    let with = model.name.as_ref().map(|name| format!(" with {name}")).unwrap_or_default();
-    progress.line(format!("run {}: {AGENT}{with} has {} …", manifest.run, seconds(wall(&arguments))));
     let tasks = [task.clone()];
     let ready = make_run_ready(session, &home, &engine, &manifest, &tasks, &progress).await?;
+    let with = model.name.as_ref().map(|name| format!(" with {name}")).unwrap_or_default();
+    progress.line(format!("run {}: {AGENT}{with} has {} …", manifest.run, seconds(wall(&arguments))));
     let report =
         execute(session, &home, &engine, (&manifest, &lock, &ready), &progress, Some(&leaderboard)).await?;
-    let again = || "start it again with the same command: what was read of the data is kept";
     if session.cancel.is_cancelled() {
         return Err(Failure::interrupted().hint(again()));
     }
@@ -268,6 +279,7 @@ async fn make_task(
     session: &Session,
     home: &Home,
     engine: &Engine,
+    run: &RunId,
     arguments: &Arguments,
     progress: &Progress,
 ) -> Result<OwnTask, Failure> {
@@ -292,12 +304,11 @@ async fn make_task(
         memory_mb: arguments.memory_mb.unwrap_or_else(|| (facts.memory_bytes >> 21).clamp(1024, 8192)),
     };
     let image = engine.images.builtin("prepare").await?.reference;
-    let run = Session::new_run();
     let workshop = Workshop {
         root: home.cache().join("own"),
         backend: engine.backend.clone(),
         image,
-        labels: run_labels(home, &run, "prepare"),
+        labels: run_labels(home, run, "prepare"),
         cancel: session.cancel.clone(),
     };
     let spinner = progress.spinner(format!("reading {}", arguments.data.display()));
@@ -378,6 +389,7 @@ fn plan(
     arguments: &Arguments,
     constraints: &[Constraint],
     model: &Choice,
+    run: RunId,
 ) -> Result<RunManifest, Failure> {
     let options = AgentOptions {
         plans: arguments.plans.map(usize::from),
@@ -413,7 +425,7 @@ fn plan(
     let episodes = vec![episode(BASELINE, None, own)?, episode(AGENT, chosen, given)?];
     Ok(RunManifest {
         v: 1,
-        run: Session::new_run(),
+        run,
         created: jiff::Timestamp::now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         purpose: Purpose::Solve,

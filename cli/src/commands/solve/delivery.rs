@@ -8,12 +8,13 @@ use mlgym::episode::run_labels;
 use mlgym_agents::automl::constraint::Constraint;
 use mlgym_agents::deliver::judgement::Case;
 use mlgym_agents::deliver::{Inspection, Inspector, Package, Solution, Story, card, judge, report};
-use mlgym_journal::{EpisodeRecord, EpisodeStatus, Home, RunManifest};
+use mlgym_journal::{BudgetKind, EpisodeRecord, EpisodeStatus, Home, RunManifest};
 use mlgym_tasks::own::{OwnTask, Source};
 
 use super::{Arguments, wall};
 use crate::commands::execute::journal;
 use crate::failure::{Failure, Kind};
+use crate::output::seconds;
 use crate::progress::Progress;
 use crate::session::{Engine, Session};
 
@@ -122,6 +123,12 @@ impl Delivery<'_> {
         let story = Story::of(&events);
         if !delivered.has_model {
             failures.extend(story.remarks.iter().cloned());
+            if solved.truncated == Some(BudgetKind::Wall) {
+                let limit = seconds(arguments.time_limit);
+                failures.push(format!(
+                    "the time of {limit} was over before there was a model: --time-limit gives more"
+                ));
+            }
         }
         let mut solution = Solution {
             name: self.own.task.name.short().to_owned(),

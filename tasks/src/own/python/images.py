@@ -187,7 +187,7 @@ def _unread(root):
         if path.suffix.lower() in UNREAD and path.is_file() and not is_hidden:
             unread[path.suffix.lower()] += 1
     kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in sorted(unread.items()))
-    return [f"files of these kinds are not read and left out: {kinds}"] if unread else []
+    return [f"files of these kinds are not read and left out: {kinds} (PNG and JPEG are)"] if unread else []
 
 
 def _classes_in(root, paths, request, said):

@@ -117,6 +117,11 @@ def make(request):
     part = part[part > 0]
     entries, features = features_of(kept, part, request, said, rows.delimiter)
     said.append(taken_for(entries))
+    when = [entry["name"] for entry in entries if TAKEN["dates"](entry) and kept[entry["name"]].nunique() > len(kept) / 2]
+    if when and not request["time"] and not request["group"]:
+        said.append(
+            f"{when[0]!r} says when: where later rows are to be predicted from earlier ones, --time {shlex.quote(when[0])} hides the last ones"
+        )
     learnt = part == split.TRAIN
     # Which row a moment is of may tell all, and rows are split by it.
     asked = features.drop(columns=[request["time"]], errors="ignore")[learnt]
