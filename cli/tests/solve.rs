@@ -90,6 +90,32 @@ fn what_cannot_be_solved_is_said_in_a_sentence_and_leaves_nothing() {
 }
 
 #[test]
+fn whoever_starts_beside_takes_nothing_for_left_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let (home, directory) = (root.path().join("home"), root.path().join("work"));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::write(directory.join("long.csv"), table(400_000)).unwrap();
+    std::fs::write(directory.join("data.csv"), table(60)).unwrap();
+    let refused = ["--target", "sort", "--constraint", "rmse<=1"];
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| solve(&home, &directory, &[&["long.csv"][..], &refused].concat()));
+        // Until it reads its table in a container.
+        while mlgym_tests::containers_of(&home) == 0 && !long.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for _ in 0..2 {
+            let beside = solve(&home, &directory, &["data.csv", "--target", "nothing"]);
+            assert_eq!(beside.status.code(), Some(2), "{}", stderr(&beside));
+            assert!(!stderr(&beside).contains("left behind"), "{}", stderr(&beside));
+        }
+        let long = long.join().unwrap();
+        assert!(stderr(&long).contains("rmse cannot be measured"), "{}", stderr(&long));
+    });
+    assert_eq!(mlgym_tests::containers_of(&home), 0);
+}
+
+#[test]
 fn a_solution_is_checked_delivered_and_predicts_where_nothing_else_is() {
     let root = tempfile::tempdir().unwrap();
     let (home, directory) = (root.path().join("home"), root.path().join("work"));

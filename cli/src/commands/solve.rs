@@ -141,17 +141,17 @@ pub(crate) async fn run(session: &Session, arguments: Arguments) -> Result<ExitC
     let run = Session::new_run();
     let lock = RunLock::take(&home, &run)?;
     let again = || "start it again with the same command: what was read of the data is kept";
-    let made = make_task(session, &home, &engine, &run, &arguments, &progress).await;
-    let own = made.map_err(|failure| {
+    let begun = async {
+        let own = make_task(session, &home, &engine, &run, &arguments, &progress).await?;
+        let constraints = constraints(&arguments, &own)?;
+        Ok::<_, Failure>((own, constraints))
+    };
+    let (own, constraints) = begun.await.map_err(|failure| {
         // There is no run yet that anybody could ask for.
         let _ = std::fs::remove_dir_all(home.run(&run));
-        if session.cancel.is_cancelled() {
-            Failure::interrupted().hint("start it again with the same command")
-        } else {
-            failure
-        }
+        let hint = "start it again with the same command";
+        if session.cancel.is_cancelled() { Failure::interrupted().hint(hint) } else { failure }
     })?;
-    let constraints = constraints(&arguments, &own)?;
     tell(&own, &progress);
     let task = Arc::new(own.task.clone());
     let manifest = plan(&task, &arguments, &constraints, &model, run)?;
