@@ -659,6 +659,12 @@ fn hardly_telling() -> Vec<Case> {
             Made(no(), &[]),
         ),
         case(
+            "one group to learn from",
+            rows("x,site,y", 150, |row| format!("{},s{},{}", random(row, 1), row / 50, random(row, 1) * 3)),
+            json!({ "target": "y", "group": "site" }),
+            Made(no(), &["left out: rows are split by it"]),
+        ),
+        case(
             "few rows say nothing",
             rows("x,y", 40, |row| format!("{row},{}", row % 2)),
             y(),

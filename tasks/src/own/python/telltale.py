@@ -13,8 +13,6 @@ TOLD, ERRORS = 0.99, 0.05
 VARIANCE = 0.999
 # Numbers beyond this are as large as any; a gap is a number that no column has.
 LARGEST, GAP = 1e18, -2e18
-
-
 # Rows beside those of the commonest class that both halves must have.
 LEAST_OF_CLASS = 5
 
@@ -29,6 +27,9 @@ def telling(features, truth, classes, rng, groups=None):
     some = rng.permutation(len(truth))[:MOST_ROWS]
     features, truth = features.iloc[some], truth[some]
     fit = _half(len(truth), None if groups is None else groups[some])
+    # One group, or one beside a large one, is no half.
+    if min(fit.sum(), (~fit).sum()) < LEAST_ROWS / 4:
+        return []
     if classes and min(_second(truth[fit]), _second(truth[~fit])) < LEAST_OF_CLASS:
         return []
     if classes:
@@ -56,7 +57,6 @@ def _second(truth):
     """The rows of the second class by size."""
     counts = np.bincount(truth)
     return np.sort(counts)[-2] if len(counts) > 1 else 0
-
 
 
 def _codes(column, fit):
