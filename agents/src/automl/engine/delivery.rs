@@ -51,6 +51,15 @@ struct Fit {
 }
 
 impl Fit {
+    /// What is known of a result's last fit.
+    fn of(trained: &Trained, fits: &BTreeMap<String, f64>, rows: &BTreeMap<String, u64>) -> Self {
+        Self {
+            name: trained.name.clone(),
+            seconds: fits.get(&trained.name).copied().unwrap_or(trained.seconds),
+            measured: rows.get(&trained.name).copied().unwrap_or(0),
+        }
+    }
+
     /// The rows that it was measured with, of so many.
     fn least(&self, rows: u64) -> u64 {
         if self.measured == 0 { rows } else { self.measured.min(rows) }
@@ -136,13 +145,9 @@ impl Engine<'_> {
     pub(crate) fn rows_for_a_fit(&self, execution: &Execution) -> BTreeMap<String, u64> {
         // Other plans' models are fitted, too.
         let left = self.time.last_fit(self.context.elapsed()).map_or(f64::INFINITY, |left| 0.5 * left);
-        let measured = |name: &String| execution.rows.get(name).copied().unwrap_or(0);
-        let fit = |(trained, _): (&Trained, f64)| Fit {
-            name: trained.name.clone(),
-            seconds: execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds),
-            measured: measured(&trained.name),
-        };
-        let fits: Vec<Fit> = execution.members().map(fit).collect();
+        let members = execution.members();
+        let fits: Vec<Fit> =
+            members.map(|(trained, _)| Fit::of(trained, &execution.fits, &execution.rows)).collect();
         let chosen = in_the_time(fits.iter().collect(), self.site.rows, left);
         chosen.into_iter().filter_map(|(name, rows)| Some((name, rows?))).collect()
     }
@@ -156,11 +161,9 @@ impl Engine<'_> {
     pub(super) fn keep_time(&self, ensemble: &Ensemble, round: &mut Round) {
         if self.hands_over() {
             let (fits, few, rows) = (self.fits(round), round.rows_of_results(), self.site.rows);
-            let least = |name: &String| {
-                let measured = few.get(name).copied().unwrap_or(0);
-                Some(Fit { name: name.clone(), seconds: *fits.get(name)?, measured }.least_seconds(rows))
-            };
-            round.time = round.time.keeping(ensemble.weights.keys().filter_map(least).sum());
+            let members = round.trained.iter().filter(|trained| ensemble.weights.contains_key(&trained.name));
+            let least = members.map(|trained| Fit::of(trained, &fits, &few).least_seconds(rows)).sum();
+            round.time = round.time.keeping(least);
         }
     }
 
@@ -204,14 +207,8 @@ impl Engine<'_> {
         members.sort_by(|a, b| b.1.total_cmp(&a.1));
         let mut ranked: Vec<&Trained> = execution.trained.iter().collect();
         ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let seconds =
-            |trained: &Trained| execution.fits.get(&trained.name).copied().unwrap_or(trained.seconds);
-        let fit = |trained: &Trained| Fit {
-            name: trained.name.clone(),
-            seconds: seconds(trained),
-            measured: execution.rows.get(&trained.name).copied().unwrap_or(0),
-        };
-        let mut all: Vec<Fit> = ranked.into_iter().map(fit).collect();
+        let mut all: Vec<Fit> =
+            ranked.into_iter().map(|trained| Fit::of(trained, &execution.fits, &execution.rows)).collect();
         let whole = execution.ensemble.clone();
         let mut reason: Option<String> = None;
         for number in 0..TRIES {

@@ -86,17 +86,21 @@ impl Engine<'_> {
                 self.context.note("race", text)?;
             }
             if let Some((trained, took)) = self.measure(&job, round).await? {
-                // What an earlier round measured is not fitted again, and is said at once.
-                let first = Measured { seconds: kept + took, rows };
-                let measured = *self.site.measured.entry(trained.candidate.clone()).or_insert(first);
-                round.costs.insert(trained.name.clone(), measured.seconds);
-                if measured.rows > 0 {
-                    round.rows.insert(trained.candidate.clone(), measured.rows);
-                }
-                round.keep(trained);
+                self.take_in(trained, Measured { seconds: kept + took, rows }, round);
             }
         }
         Ok(())
+    }
+
+    /// Takes in a candidate that was measured on every fold. What an earlier round measured is not fitted again, and is said at
+    /// once: what it took then stands.
+    fn take_in(&mut self, trained: Trained, now: Measured, round: &mut Round) {
+        let measured = *self.site.measured.entry(trained.candidate.clone()).or_insert(now);
+        round.costs.insert(trained.name.clone(), measured.seconds);
+        if measured.rows > 0 {
+            round.rows.insert(trained.candidate.clone(), measured.rows);
+        }
+        round.keep(trained);
     }
 
     /// Chooses who goes on in so many seconds, and on how many rows.
@@ -186,9 +190,7 @@ impl Engine<'_> {
         let module = look.module.clone();
         let job = Job { name: label(&module), module, arguments, deadline: left, program: "race.py" };
         if let Some((trained, took)) = self.measure(&job, round).await? {
-            round.costs.insert(trained.name.clone(), took);
-            round.rows.insert(trained.candidate.clone(), rows);
-            round.keep(trained);
+            self.take_in(trained, Measured { seconds: took, rows }, round);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 """`refit.py SEED DIRECTORY MEMBERS`: fits the ensemble's members and saves one predictor.
 
 MEMBERS is a file with a JSON object: `members`, a list of {"candidate", "parameters", "weight", "correction", "rows"}, and
-`bias`. A member is fitted on all training rows, or on so many where `rows` is above 0 and rows can be left out. The directory gets `model.pkl` and every module that is needed to load it, so that neither /data nor the
-engine's directory is needed there. Prints the files.
+`bias`. A member is fitted on all training rows, or on so many where `rows` is above 0 and rows can be left out. The
+directory gets `model.pkl` and every module that is needed to load it, so that neither /data nor the engine's directory is
+needed there. Prints the files.
 """
 
 import importlib
