@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use mlgym::{Action, Agent, AgentError, Context, Environment, ReadyTask};
 use mlgym_agents::automl::engine::{Engine, Stop};
 use mlgym_agents::automl::kinds::KINDS;
@@ -93,14 +94,14 @@ async fn executed(engine: &mut Engine<'_>, plan: &Plan) -> Result<Execution, Sto
     engine.execute(plan).await
 }
 
-/// What an engine that was driven by hand came to.
-type Outcome = Arc<Mutex<Option<(Execution, Refit, Vec<Observation>)>>>;
+/// What is done with an engine.
+type Work<T> = Arc<dyn for<'a, 'b> Fn(&'a mut Engine<'b>) -> BoxFuture<'a, Result<T, Stop>> + Send + Sync>;
 
-/// Carries a plan out, saves its model, and looks at it from a place where neither data nor engine is.
-struct Driven(Plan, Outcome);
+/// Drives an engine by hand, tells what came of it, and submits.
+struct ByHand<T>(Work<T>, Arc<Mutex<Option<T>>>);
 
 #[async_trait]
-impl Agent for Driven {
+impl<T: Send> Agent for ByHand<T> {
     async fn run(
         &mut self,
         environment: &mut dyn Environment,
@@ -108,30 +109,37 @@ impl Agent for Driven {
     ) -> Result<(), AgentError> {
         let (first, _) = environment.reset(context.seed).await?;
         let mut engine = Engine::new(environment, context, &first.remaining);
-        let made: Result<_, Stop> = async {
-            let execution = executed(&mut engine, &self.0).await?;
-            let refit = engine.refit(&execution, &execution.rows, None).await?;
-            engine.verify().await?;
-            Ok((execution, refit))
-        }
-        .await;
-        let (execution, refit) = made.expect("the engine goes through");
-        let look = [
-            "mv /workspace/model /tmp/elsewhere && mv /workspace/automl /tmp/hidden",
-            "cd /tmp && python -c 'import sys; sys.path.insert(0, \"/tmp/elsewhere\"); import pandas, mlgym_model; \
-             model = mlgym_model.load(\"/tmp/elsewhere\"); \
-             table = pandas.DataFrame({\"a\": [0.1, 1.9], \"b\": [0.5, 0.5], \"word\": [\"w1\", None]}); \
-             print(model.predict(table).to_csv(index=False))'",
-        ];
-        let mut seen = Vec::new();
-        for command in look {
-            seen.push(environment.step(Action::shell(command)).await?.observation);
-        }
-        *self.1.lock().unwrap() = Some((execution, refit, seen));
+        let made = (self.0)(&mut engine).await.expect("the engine goes through");
+        *self.1.lock().unwrap() = Some(made);
         environment.step(Action::Submit).await?;
         Ok(())
     }
 }
+
+/// Runs an episode in which an engine is driven by hand, and returns what came of it.
+async fn by_hand<T: Send + 'static>(
+    lab: &Lab,
+    ready: Arc<ReadyTask>,
+    work: impl for<'a, 'b> Fn(&'a mut Engine<'b>) -> BoxFuture<'a, Result<T, Stop>> + Send + Sync + 'static,
+) -> T {
+    let (work, outcome): (Work<T>, _) = (Arc::new(work), Arc::new(Mutex::new(None)));
+    let agent = {
+        let outcome = outcome.clone();
+        move |_: &EpisodePlan| Some(Box::new(ByHand(work.clone(), outcome.clone())) as Box<dyn Agent>)
+    };
+    let manifest = lab.plan(&ready.task);
+    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
+    outcome.lock().unwrap().take().expect("the agent came through")
+}
+
+/// Looks at a saved model from a place where neither data nor engine is.
+const LOOK: [&str; 2] = [
+    "mv /workspace/model /tmp/elsewhere && mv /workspace/automl /tmp/hidden",
+    "cd /tmp && python -c 'import sys; sys.path.insert(0, \"/tmp/elsewhere\"); import pandas, mlgym_model; \
+     model = mlgym_model.load(\"/tmp/elsewhere\"); \
+     table = pandas.DataFrame({\"a\": [0.1, 1.9], \"b\": [0.5, 0.5], \"word\": [\"w1\", None]}); \
+     print(model.predict(table).to_csv(index=False))'",
+];
 
 #[tokio::test]
 async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_only_themselves() {
@@ -146,14 +154,20 @@ async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_o
     let broken = Candidate { code: Some("class Half:\n  def fit(".to_owned()), ..forest("half", "Half()") };
     let unfit = forest("unfit", "RandomForestClassifier(20).without()");
     let plan = Plan { tuned: 1, ..Plan::new("by-hand", "a test", vec![broken, unfit, written]) };
-    let outcome = Outcome::default();
-    let agent = {
-        let outcome = outcome.clone();
-        move |_: &EpisodePlan| Some(Box::new(Driven(plan.clone(), outcome.clone())) as Box<dyn Agent>)
-    };
-    let manifest = lab.plan(&ready.task);
-    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
-    let (execution, refit, seen) = outcome.lock().unwrap().take().expect("the agent came through");
+    let (execution, refit, seen) = by_hand(&lab, ready, move |engine| {
+        let plan = plan.clone();
+        Box::pin(async move {
+            let execution = executed(engine, &plan).await?;
+            let refit = engine.refit(&execution, &execution.rows, None).await?;
+            engine.verify().await?;
+            let mut seen = Vec::new();
+            for command in LOOK {
+                seen.push(engine.environment().step(Action::shell(command)).await?.observation);
+            }
+            Ok((execution, refit, seen))
+        })
+    })
+    .await;
     assert_eq!(
         execution.trained.iter().map(|trained| trained.name.as_str()).collect::<Vec<_>>(),
         ["by-a-model"]
@@ -169,50 +183,27 @@ async fn a_plan_ends_in_a_model_that_loads_anywhere_and_broken_candidates_cost_o
     assert_eq!(seen[1].stdout.content.trim(), "id,label\n0,no\n1,yes", "{:?}", seen[1]);
 }
 
-/// What was delivered with all the time there is, after a failure, in a hurry, and where nothing can be fitted any more.
-type Deliveries = Arc<Mutex<Option<[(Execution, Refit); 4]>>>;
-
-/// Delivers what a plan came to under difficulties.
-struct Hurried(Plan, Deliveries);
-
-#[async_trait]
-impl Agent for Hurried {
-    async fn run(
-        &mut self,
-        environment: &mut dyn Environment,
-        context: &mut Context,
-    ) -> Result<(), AgentError> {
-        let (first, _) = environment.reset(context.seed).await?;
-        let mut engine = Engine::new(environment, context, &first.remaining);
-        let made: Result<_, Stop> = async {
-            let execution = executed(&mut engine, &self.0).await?;
-            let only = |name: &str| -> Vec<_> {
-                execution.trained.iter().filter(|trained| trained.name == name).cloned().collect()
-            };
-            let mut whole =
-                Execution { ensemble: engine.ensemble(&only("steady")).await?, ..execution.clone() };
-            let refit = engine.deliver(&mut whole).await?;
-            assert_eq!(engine.deliver(&mut whole).await?, refit, "what lies there is not fitted again");
-            let mut touchy =
-                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
-            let other = engine.deliver(&mut touchy).await?;
-            let mut late =
-                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
-            late.fits.values_mut().for_each(|seconds| *seconds *= 1e6);
-            let hurried = engine.deliver(&mut late).await?;
-            let mut last =
-                Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
-            engine.refit(&whole, &whole.rows, None).await?;
-            engine.environment().step(Action::shell("touch /tmp/nothing-fits")).await?;
-            let saved = engine.deliver(&mut last).await?;
-            engine.verify().await?;
-            Ok([(whole, refit), (touchy, other), (late, hurried), (last, saved)])
-        }
-        .await;
-        *self.1.lock().unwrap() = Some(made.expect("the engine goes through"));
-        environment.step(Action::Submit).await?;
-        Ok(())
-    }
+/// Delivers what a plan comes to with all the time there is, after a failure, in a hurry, and where nothing can be fitted any
+/// more.
+async fn delivered(engine: &mut Engine<'_>, plan: &Plan) -> Result<[(Execution, Refit); 4], Stop> {
+    let execution = executed(engine, plan).await?;
+    let only = |name: &str| -> Vec<_> {
+        execution.trained.iter().filter(|trained| trained.name == name).cloned().collect()
+    };
+    let mut whole = Execution { ensemble: engine.ensemble(&only("steady")).await?, ..execution.clone() };
+    let refit = engine.deliver(&mut whole).await?;
+    assert_eq!(engine.deliver(&mut whole).await?, refit, "what lies there is not fitted again");
+    let mut touchy = Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+    let other = engine.deliver(&mut touchy).await?;
+    let mut late = Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+    late.fits.values_mut().for_each(|seconds| *seconds *= 1e6);
+    let hurried = engine.deliver(&mut late).await?;
+    let mut last = Execution { ensemble: engine.ensemble(&only("touchy")).await?, ..execution.clone() };
+    engine.refit(&whole, &whole.rows, None).await?;
+    engine.environment().step(Action::shell("touch /tmp/nothing-fits")).await?;
+    let saved = engine.deliver(&mut last).await?;
+    engine.verify().await?;
+    Ok([(whole, refit), (touchy, other), (late, hurried), (last, saved)])
 }
 
 #[tokio::test]
@@ -231,14 +222,11 @@ async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
         ..forest("steady", "Steady(10, random_state=SEED)")
     };
     let plan = Plan { tuned: 0, ..Plan::new("by-hand", "a test", vec![touchy, steady]) };
-    let outcome = Deliveries::default();
-    let agent = {
-        let outcome = outcome.clone();
-        move |_: &EpisodePlan| Some(Box::new(Hurried(plan.clone(), outcome.clone())) as Box<dyn Agent>)
-    };
-    let manifest = lab.plan(&ready.task);
-    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
-    let [whole, other, hurried, saved] = outcome.lock().unwrap().take().expect("the agent came through");
+    let [whole, other, hurried, saved] = by_hand(&lab, ready, move |engine| {
+        let plan = plan.clone();
+        Box::pin(async move { delivered(engine, &plan).await })
+    })
+    .await;
     let names = |execution: &Execution| execution.ensemble.weights.keys().cloned().collect::<Vec<_>>();
     assert_eq!((names(&whole.0), whole.1.rows), (vec!["steady".to_owned()], 80));
     assert!(whole.0.fits.values().all(|seconds| *seconds > 0.0) && whole.0.fits.len() == 2, "{:?}", whole.0);
@@ -247,32 +235,6 @@ async fn a_model_is_handed_over_though_one_cannot_be_fitted_or_time_is_short() {
     assert!((40..=42).contains(&hurried.1.rows), "{:?}", hurried.1);
     // The model that lies there still.
     assert_eq!((names(&saved.0), saved.1.rows), (vec!["steady".to_owned()], 80));
-}
-
-/// Carries a plan out and hands its model over.
-struct Whole(Plan, Arc<Mutex<Option<(Execution, Execution, Refit)>>>);
-
-#[async_trait]
-impl Agent for Whole {
-    async fn run(
-        &mut self,
-        environment: &mut dyn Environment,
-        context: &mut Context,
-    ) -> Result<(), AgentError> {
-        let (first, _) = environment.reset(context.seed).await?;
-        let mut engine = Engine::new(environment, context, &first.remaining);
-        let made: Result<_, Stop> = async {
-            let execution = executed(&mut engine, &self.0).await?;
-            let mut delivered = execution.clone();
-            let refit = engine.deliver(&mut delivered).await?;
-            engine.verify().await?;
-            Ok((execution, delivered, refit))
-        }
-        .await;
-        *self.1.lock().unwrap() = Some(made.expect("the engine goes through"));
-        environment.step(Action::Submit).await?;
-        Ok(())
-    }
 }
 
 #[tokio::test]
@@ -290,14 +252,17 @@ async fn a_slow_model_of_a_long_table_is_measured_and_fitted_on_as_many_rows_as_
         tuned: 0,
         ..Plan::new("by-hand", "a test", vec![written("sleepy", "Sleepy()"), written("hasty", "Hasty()")])
     };
-    let outcome = Arc::new(Mutex::new(None));
-    let agent = {
-        let outcome = outcome.clone();
-        move |_: &EpisodePlan| Some(Box::new(Whole(plan.clone(), outcome.clone())) as Box<dyn Agent>)
-    };
-    let manifest = lab.plan(&ready.task);
-    lab.run(&manifest, ready, Arc::new(agent), CancellationToken::new()).await.unwrap();
-    let (execution, delivered, refit) = outcome.lock().unwrap().take().expect("the agent came through");
+    let (execution, delivered, refit) = by_hand(&lab, ready, move |engine| {
+        let plan = plan.clone();
+        Box::pin(async move {
+            let execution = executed(engine, &plan).await?;
+            let mut delivered = execution.clone();
+            let refit = engine.deliver(&mut delivered).await?;
+            engine.verify().await?;
+            Ok((execution, delivered, refit))
+        })
+    })
+    .await;
     let measured = execution.rows.get("sleepy").copied().unwrap_or_default();
     let fold = rows as u64 * 2 / 3;
     assert!((3000..fold).contains(&measured), "{:?}", execution.rows);
